@@ -1,0 +1,331 @@
+"""Multi-head attention as a hypernetwork: normalisers, value networks and the module (sections 2 and 3)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from einops import einsum, rearrange, reduce
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hyla_repro.errors import choose
+
+Code = Float[Tensor, "b h q k"]
+Masked = Bool[Tensor, "#b #h #q #k"] | None
+Value = Float[Tensor, "b k h d"]
+Mixed = Float[Tensor, "b q h d"]
+Inner = Float[Tensor, "h d d"] | None
+Activation = Callable[[Tensor], Tensor]
+
+# Up to this head width, channel by channel beats a batched product of tiny matrices: 3 times faster at
+# width 2 on a CPU, and it never holds a (b, h, q, k, d) tensor (benchmarks/value_network.py).
+_NARROW = 4
+
+
+def softmax_over_keys(scores: Code, masked: Masked = None) -> Code:
+    """Normalise each head's scores over the keys; a query that may see no key gets the zero code, not NaN."""
+    if masked is None:
+        return scores.softmax(-1)
+    visible = scores.masked_fill(masked, torch.finfo(scores.dtype).min)
+    return visible.softmax(-1).masked_fill(masked, 0.0)
+
+
+def rms_over_heads(scores: Code, masked: Masked = None, eps: float = 1e-6) -> Code:
+    """Divide the code of each pair (q, k) by its root mean square over the heads (RMSHead).
+
+    Returns: dimensionless, RMS 1 over h wherever the scores are large against sqrt(eps); no learned scale.
+    Source: paper, definition of HYLA. Masked pairs have score 0 and so code 0.
+    """
+    scores = unnormalized(scores, masked)
+    return scores * torch.rsqrt(reduce(scores.square(), "b h q k -> b 1 q k", "mean") + eps)
+
+
+def unnormalized(scores: Code, masked: Masked = None) -> Code:
+    """Return the scores as they are, 0 at masked pairs (linear attention)."""
+    return scores if masked is None else scores.masked_fill(masked, 0.0)
+
+
+def _mix_heads(code: Code, value: Value) -> Float[Tensor, "b d q k"]:
+    """First generated layer: sum_h a[h,q,k] value[k,h] for every pair."""
+    if value.shape[-1] > _NARROW:
+        return einsum(code, value, "b h q k, b k h d -> b d q k")
+    channels = rearrange(value, "b k h d -> d b h 1 k")
+    return rearrange([(code * channel).sum(1) for channel in channels], "d b q k -> b d q k")
+
+
+def _mix_keys(code: Code, hidden: Float[Tensor, "b d q k"]) -> Mixed:
+    """Second generated layer up to W_h^out: sum_k a[h,q,k] hidden[q,k] for every query and head."""
+    if hidden.shape[1] > _NARROW:
+        return einsum(code, hidden, "b h q k, b d q k -> b q h d")
+    channels = rearrange(hidden, "b d q k -> d b 1 q k")
+    return rearrange([(code * channel).sum(-1) for channel in channels], "d b h q -> b q h d")
+
+
+def linear_value(code: Code, value: Value, activation: Activation, inner: Inner = None) -> Mixed:
+    """Generate one linear layer per pair: standard multi-head attention (section 2)."""
+    return einsum(code, value, "b h q k, b k h d -> b q h d")
+
+
+def relu_values(code: Code, value: Value, activation: Activation, inner: Inner = None) -> Mixed:
+    """Apply the activation to each head's value before mixing: a non-linearity the code does not shape."""
+    return linear_value(code, activation(value), activation)
+
+
+def hyper_linear(code: Code, value: Value, activation: Activation, inner: Inner = None) -> Mixed:
+    """Generate two linear layers from the same code: HYLA without its non-linearity."""
+    return _mix_keys(code, _mix_heads(code, value))
+
+
+def hyper_relu(code: Code, value: Value, activation: Activation, inner: Inner = None) -> Mixed:
+    """Generate both layers of a one-hidden-layer value network from the same code: HYLA (section 3)."""
+    hidden = activation(_mix_heads(code, value))
+    return _mix_keys(code, hidden)
+
+
+def hyper_deep(code: Code, value: Value, activation: Activation, inner: Inner = None) -> Mixed:
+    """Generate a third layer between the two of HYLA, from the basis `inner` (HYLA+)."""
+    assert inner is not None, "hyper_deep needs the (h, d, d) basis of its middle layer"
+    hidden = activation(_mix_heads(code, value))
+    # Every head's image of hidden comes first, so that the code contracts it like any other value.
+    images = einsum(hidden, inner, "b d q k, h d e -> b h q k e")
+    hidden = activation(rearrange((code.unsqueeze(-1) * images).sum(1), "b q k e -> b e q k"))
+    return _mix_keys(code, hidden)
+
+
+NORMALIZERS = {"softmax": softmax_over_keys, "rms_head": rms_over_heads, "none": unnormalized}
+VALUE_NETWORKS = {
+    "linear": linear_value,
+    "relu_values": relu_values,
+    "hyper_linear": hyper_linear,
+    "hyper_relu": hyper_relu,
+    "hyper_deep": hyper_deep,
+}
+
+
+class Variant(NamedTuple):
+    """One row of Table A1: how the code is normalised and which network it generates."""
+
+    normalizer: str
+    value_network: str
+
+
+VARIANTS = {
+    "softmax": Variant("softmax", "linear"),
+    "linear": Variant("none", "linear"),
+    "hyla": Variant("rms_head", "hyper_relu"),
+    "linear_rms_head": Variant("rms_head", "linear"),
+    "linear_rms_head_relu_values": Variant("rms_head", "relu_values"),
+    "hyla_no_rms_head": Variant("none", "hyper_relu"),
+    "hyla_no_relu": Variant("rms_head", "hyper_linear"),
+    "hyla_no_relu_no_rms_head": Variant("none", "hyper_linear"),
+    "hyla_softmax": Variant("softmax", "hyper_relu"),
+    "hyla_deep": Variant("rms_head", "hyper_deep"),
+}
+
+
+class HypernetworkAttention(nn.Module):
+    """Multi-head attention whose latent code generates a value network for every pair (q, k).
+
+    With the defaults this is HYLA, with `normalizer="softmax", value_network="linear"` it is
+    `torch.nn.MultiheadAttention`, whose constructor, call and `state_dict` it shares (always batch first).
+
+        a[:, q, k] = normalizer(<W_h^query x_q, W_h^key x_k> / sqrt(d_k))                   latent code
+        y_q = sum_k (sum_h a[h,q,k] W_h^out) activation(sum_h a[h,q,k] W_h^value x_k)       HYLA
+
+    Args:
+        embed_dim: model width of queries and outputs.
+        num_heads: number of heads h, the size of the latent code.
+        dropout: probability of dropping an element of the normalised code in training.
+        bias: add biases to the query, key, value and output projections.
+        kdim, vdim: width of the keys' and values' tokens, embed_dim if None.
+        batch_first: must be True.
+        normalizer, value_network: keys of NORMALIZERS and VALUE_NETWORKS; VARIANTS pairs them.
+        activation: non-linearity phi of the value network.
+        qk_dim, v_dim: total query/key and value widths over all heads, embed_dim if None.
+
+    Raises:
+        ValueError: a width that does not split into heads, or an unknown normalizer or value network.
+
+    Source: paper, sections 2 and 3.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        batch_first: bool = True,
+        normalizer: str = "rms_head",
+        value_network: str = "hyper_relu",
+        activation: Activation = torch.relu,
+        qk_dim: int | None = None,
+        v_dim: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not batch_first:
+            raise ValueError("batch_first=False is not supported: pass tensors as (batch, token, width)")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout={dropout} is not a probability in [0, 1)")
+        self.embed_dim, self.num_heads, self.dropout, self.batch_first = embed_dim, num_heads, dropout, True
+        self.kdim, self.vdim = kdim or embed_dim, vdim or embed_dim
+        self.qk_dim, self.v_dim = qk_dim or embed_dim, v_dim or embed_dim
+        for name, width in (("qk_dim", self.qk_dim), ("v_dim", self.v_dim)):
+            if num_heads < 1 or width % num_heads:
+                shown = f"embed_dim={width}" if width == embed_dim else f"{name}={width}"
+                raise ValueError(f"{shown} does not split into num_heads={num_heads} heads")
+        self.normalizer = choose("normalizer", normalizer, NORMALIZERS)
+        self.value_network = choose("value_network", value_network, VALUE_NETWORKS)
+        self.activation = activation
+        # nn.TransformerEncoderLayer asks for this before it replaces self_attn by a fused softmax kernel.
+        self._qkv_same_embed_dim = False
+
+        make = {"device": device, "dtype": dtype}
+        rows = [self.qk_dim, self.qk_dim, self.v_dim]
+        if self.kdim == self.vdim == embed_dim:
+            self.in_proj_weight = nn.Parameter(torch.empty(sum(rows), embed_dim, **make))
+        else:
+            for name, row, width in zip("qkv", rows, (embed_dim, self.kdim, self.vdim), strict=True):
+                self.register_parameter(f"{name}_proj_weight", nn.Parameter(torch.empty(row, width, **make)))
+        self.in_proj_bias = nn.Parameter(torch.empty(sum(rows), **make)) if bias else None
+        self.out_proj = nn.Linear(self.v_dim, embed_dim, bias=bias, **make)
+        d_head = self.v_dim // num_heads
+        inner = torch.empty(num_heads, d_head, d_head, **make) if value_network == "hyper_deep" else None
+        self.inner_weight = None if inner is None else nn.Parameter(inner)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights as nn.MultiheadAttention does; the generated middle layer has fan-in h * d."""
+        for weight in self._in_weights() if not hasattr(self, "in_proj_weight") else [self.in_proj_weight]:
+            nn.init.xavier_uniform_(weight)
+        if self.in_proj_bias is not None:
+            nn.init.zeros_(self.in_proj_bias)
+            nn.init.zeros_(self.out_proj.bias)
+        if self.inner_weight is not None:
+            nn.init.normal_(self.inner_weight, std=self.v_dim**-0.5)
+
+    def _in_weights(self) -> tuple[Tensor, ...]:
+        if hasattr(self, "in_proj_weight"):
+            return self.in_proj_weight.split([self.qk_dim, self.qk_dim, self.v_dim])
+        return self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
+
+    def _in_biases(self) -> tuple[Tensor | None, ...]:
+        if self.in_proj_bias is None:
+            return None, None, None
+        return self.in_proj_bias.split([self.qk_dim, self.qk_dim, self.v_dim])
+
+    def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+        inputs, weights, biases = (query, key, value), self._in_weights(), self._in_biases()
+        if query is key and key is value and hasattr(self, "in_proj_weight"):
+            packed = F.linear(query, self.in_proj_weight, self.in_proj_bias)
+            projected = packed.split([self.qk_dim, self.qk_dim, self.v_dim], dim=-1)
+        else:
+            projected = tuple(map(F.linear, inputs, weights, biases))
+        return tuple(rearrange(p, "b t (h d) -> b t h d", h=self.num_heads) for p in projected)
+
+    def _code(self, query: Tensor, key: Tensor, bias: Tensor | None, masked: Masked) -> Code:
+        """Return the normalised latent code of projected queries and keys."""
+        scores = einsum(query * query.shape[-1] ** -0.5, key, "b q h d, b k h d -> b h q k")
+        return NORMALIZERS[self.normalizer](scores if bias is None else scores + bias, masked)
+
+    def _merge_masks(
+        self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, is_causal: bool, n_q: int, n_k: int
+    ) -> tuple[Tensor | None, Masked]:
+        """Split torch's masks into an additive score bias and the pairs whose code is zero."""
+        bias, masked = None, None
+        if is_causal and attn_mask is None:
+            device = self.out_proj.weight.device
+            attn_mask = torch.ones(n_q, n_k, dtype=torch.bool, device=device).triu(n_k - n_q + 1)
+        for name, mask in (("attn_mask", attn_mask), ("key_padding_mask", key_padding_mask)):
+            if mask is None:
+                continue
+            if name == "key_padding_mask":
+                mask = rearrange(mask, "b k -> b 1 1 k")
+            elif mask.ndim == 3:
+                mask = rearrange(mask, "(b h) q k -> b h q k", h=self.num_heads)
+            elif mask.ndim == 2:
+                mask = rearrange(mask, "q k -> 1 1 q k")
+            if mask.shape[-1] != n_k or mask.shape[-2] not in (1, n_q):
+                raise ValueError(f"{name} covers {tuple(mask.shape[-2:])} (queries, keys), need ({n_q}, {n_k})")
+            hidden = mask if mask.dtype == torch.bool else mask == float("-inf")
+            masked = hidden if masked is None else masked | hidden
+            if mask.dtype != torch.bool:
+                finite = mask.masked_fill(hidden, 0.0)
+                bias = finite if bias is None else bias + finite
+        return bias, masked
+
+    def forward(
+        self,
+        query: Float[Tensor, "b q m"],
+        key: Float[Tensor, "b k m_key"],
+        value: Float[Tensor, "b k m_value"],
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = False,
+        is_causal: bool = False,
+        *,
+        code_scale: Float[Tensor, "#b #h #q #k"] | None = None,
+    ) -> tuple[Float[Tensor, "b q m"], Tensor | None]:
+        """Attend, and return the outputs with the latent code.
+
+        Args:
+            key_padding_mask: (b, k), True or -inf where a key is padding.
+            need_weights: return the latent code, after dropout, as the second element.
+            attn_mask: (q, k), (b*h, q, k) or (b, h, q, k); True or -inf removes a pair, finite numbers are
+                added to the scores. A four-dimensional mask may have size 1 in any axis but the keys'.
+            average_attn_weights: return the code's mean over heads instead of the code.
+            is_causal: without an attn_mask, let query q see keys up to q (aligned at the last key).
+            code_scale: factor on the normalised code, for dropout masks drawn by the caller.
+
+        Returns: outputs, and the code (b, h, q, k) or None.
+        Differs: torch averages the weights by default and refuses is_causal without a mask; here a query that
+            sees no key gets code 0 where torch returns NaN.
+        """
+        bias, masked = self._merge_masks(attn_mask, key_padding_mask, is_causal, query.shape[1], key.shape[1])
+        queries, keys, values = self._project(query, key, value)
+        code = self._code(queries, keys, bias, masked)
+        if code_scale is not None:
+            code = code * code_scale
+        if self.dropout and self.training:
+            code = F.dropout(code, self.dropout)
+        mixed = VALUE_NETWORKS[self.value_network](code, values, self.activation, self.inner_weight)
+        output = self.out_proj(rearrange(mixed, "b q h d -> b q (h d)"))
+        if not need_weights:
+            return output, None
+        return output, reduce(code, "b h q k -> b q k", "mean") if average_attn_weights else code
+
+    def value_network_weights(
+        self, query: Float[Tensor, "b q m"], key: Float[Tensor, "b k m_key"]
+    ) -> tuple[Float[Tensor, "b q k _ _"], ...]:
+        """Generate the weight matrices of the value network of every pair, innermost layer first.
+
+        Standard attention has one matrix, W_{q,k} = sum_h a[h,q,k] W_h^out W_h^value, HYLA two, HYLA+ three.
+        Without biases, y_q is the sum over k of that network applied to x_k, exactly.
+
+        Returns: matrices (b, q, k, out, in).
+        Raises: ValueError for relu_values, which applies a non-linearity that the code does not generate.
+        Source: paper, equations 3 to 5.
+        """
+        if self.value_network == "relu_values":
+            raise ValueError("value_network='relu_values' generates no value network: choose another of "
+                             f"{sorted(set(VALUE_NETWORKS) - {'relu_values'})}")  # fmt: skip
+        w_q, w_k, w_v = self._in_weights()
+        b_q, b_k, _ = self._in_biases()
+        queries, keys = F.linear(query, w_q, b_q), F.linear(key, w_k, b_k)
+        heads = {"h": self.num_heads}
+        code = self._code(*(rearrange(t, "b t (h d) -> b t h d", **heads) for t in (queries, keys)), None, None)
+        inside = rearrange(w_v, "(h d) m -> h d m", **heads)
+        outside = rearrange(self.out_proj.weight, "m (h d) -> h m d", **heads)
+        if self.value_network == "linear":
+            bases = [einsum(outside, inside, "h m d, h d n -> h m n")]
+        elif self.inner_weight is None:
+            bases = [inside, outside]
+        else:
+            bases = [inside, rearrange(self.inner_weight, "h d e -> h e d"), outside]
+        return tuple(einsum(code, basis, "b h q k, h i j -> b q k i j") for basis in bases)

@@ -1,0 +1,25 @@
+"""Errors that name the value, what is allowed and what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class DataError(RuntimeError):
+    """A committed or recorded file is missing or is not what its digest says."""
+
+
+class DivergedError(RuntimeError):
+    """Training reached a loss that is not finite."""
+
+
+def choose(what: str, value: str, allowed: Iterable[str]) -> str:
+    """Return value if it is allowed.
+
+    Raises: ValueError naming the value, the nearest allowed name and all allowed names.
+    """
+    names = list(allowed)
+    if value in names:
+        return value
+    near = get_close_matches(str(value), names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(f"unknown {what} {value!r}: {hint}allowed are {', '.join(names)}")

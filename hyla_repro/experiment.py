@@ -1,0 +1,70 @@
+"""An experiment: everything that decides a training run's result, and the identity that follows from it."""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hyla_repro.errors import choose
+from hyla_repro.tasks import TASKS, Task
+from hyla_repro.transformer import TransformerConfig
+
+
+class Experiment(BaseModel):
+    """One training run: task, model, optimisation and seed; frozen, and without defaults that decide a result.
+
+    Raises: pydantic.ValidationError (a ValueError) naming the field and the value.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task_name: str
+    task: dict[str, int | float]
+    model: TransformerConfig
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(ge=0, allow_inf_nan=False)
+    warmup_steps: int = Field(ge=0)
+    attention_dropout: float = Field(ge=0, lt=1)
+    evaluation_sequences: int = Field(ge=1)
+    seed: int = Field(ge=0, lt=2**32)
+    precision: Literal["float32"] = "float32"
+    # Raise it when a change of code gives the same settings another result: old runs then count as missing.
+    semantics: Literal[1] = 1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Experiment":
+        choose("task", self.task_name, TASKS)
+        task = self.build_task()
+        sizes = (task.n_tokens, task.n_inputs, task.n_outputs)
+        if sizes != (self.model.n_positions, self.model.n_inputs, self.model.n_outputs):
+            raise ValueError(f"the model's (n_positions, n_inputs, n_outputs) must be the task's {sizes}")
+        if 2 * self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps={self.warmup_steps} needs more than twice as many steps, not {self.steps}")
+        return self
+
+    def build_task(self) -> Task:
+        """Return the task generator of this run, with the run's own seed."""
+        return TASKS[self.task_name](**self.task, seed=self.seed)
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits of the SHA-256 of all fields: the run's name on disk."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def label(self) -> str:
+        """A readable name for progress bars and messages."""
+        n_examples, heldout = self.task.get("n_examples", ""), self.task.get("heldout_fraction", "")
+        return f"{self.model.variant} N={n_examples} held out={heldout} seed={self.seed} ({self.id})"
+
+    def row(self) -> dict[str, Any]:
+        """Return the settings that figures group by, flat, for one line of a table."""
+        return {
+            "id": self.id, "task": self.task_name, "variant": self.model.variant, **self.task, "seed": self.seed,
+            "steps": self.steps, "learning_rate": self.learning_rate, "weight_decay": self.weight_decay,
+            "attention_dropout": self.attention_dropout,
+        }  # fmt: skip

@@ -1,0 +1,161 @@
+"""The ledger: runs as folders of verified files, which exist, are missing, damaged, or being trained right now."""
+
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hyla_repro.errors import DataError
+from hyla_repro.experiment import Experiment
+from hyla_repro.paths import runs_folder
+
+RESULT, CURVE, MODEL = "result.json", "curve.csv", "model.safetensors"
+
+
+def sha256(content: bytes) -> str:
+    """Return the hexadecimal SHA-256 of content."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that its path only ever holds the old or the new content, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class RunLockedError(RuntimeError):
+    """Another process is training this run."""
+
+
+class Ledger:
+    """The folder of runs, one sub-folder per experiment, named by its variant and identity.
+
+    A run is done when its result.json exists: that file is written last and holds the digests of the others.
+
+    Args:
+        root: the folder; HYLA_REPRO_RUNS, or `runs` in the repository, if None.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or runs_folder()
+
+    def folder(self, run: Experiment) -> Path:
+        return self.root / f"{run.task_name}-{run.model.variant}-{run.id}"
+
+    def state(self, run: Experiment) -> str:
+        """Return one of done, damaged, diverged, training, paused, missing."""
+        folder = self.folder(run)
+        if (folder / RESULT).exists():
+            try:
+                self.result(run)
+            except DataError:
+                return "damaged"
+            return "done"
+        if (folder / "diverged.json").exists():
+            return "diverged"
+        if self.holder(run):
+            return "training"
+        return "paused" if any(folder.glob("checkpoint-*.safetensors")) else "missing"
+
+    def result(self, run: Experiment) -> dict[str, Any]:
+        """Return result.json after checking it and the files it names.
+
+        Raises: DataError naming the file that is missing or altered, and how to train the run again.
+        """
+        path = self.folder(run) / RESULT
+        advice = f"delete {path.parent} and run again, or restore the file"
+        try:
+            result = json.loads(path.read_text())
+            for name, digest in result["files"].items():
+                if sha256((path.parent / name).read_bytes()) != digest:
+                    raise DataError(f"{path.parent / name} is not what {RESULT} recorded: {advice}")
+            if result["id"] != run.id:
+                raise DataError(f"{path} belongs to run {result['id']}, not {run.id}: {advice}")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} cannot be read ({error}): {advice}") from error
+        return result
+
+    def read(self, run: Experiment, name: str) -> bytes:
+        """Return a file of a finished run, verified."""
+        self.result(run)
+        return (self.folder(run) / name).read_bytes()
+
+    def commit(self, run: Experiment, files: dict[str, bytes], facts: dict[str, Any]) -> None:
+        """Store a finished run: its files, then result.json with their digests, then remove the checkpoints."""
+        folder = self.folder(run)
+        for name, content in files.items():
+            write_atomically(folder / name, content)
+        digests = {name: sha256(content) for name, content in files.items()}
+        result = {"id": run.id, "experiment": run.model_dump(mode="json"), **facts, "files": digests}
+        write_atomically(folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
+        for checkpoint in folder.glob("checkpoint-*.safetensors"):
+            checkpoint.unlink()
+
+    def mark_diverged(self, run: Experiment, facts: dict[str, Any]) -> None:
+        write_atomically(self.folder(run) / "diverged.json", (json.dumps(facts, indent=1) + "\n").encode())
+
+    def save_checkpoint(self, run: Experiment, step: int, content: bytes) -> None:
+        """Keep this and the previous checkpoint; the name carries the digest of the content."""
+        folder = self.folder(run)
+        write_atomically(folder / f"checkpoint-{step:08d}-{sha256(content)[:32]}.safetensors", content)
+        for old in sorted(folder.glob("checkpoint-*.safetensors"))[:-2]:
+            old.unlink()
+
+    def load_checkpoint(self, run: Experiment) -> tuple[bytes | None, list[Path]]:
+        """Return the newest checkpoint that is what its name says, and the damaged ones passed over."""
+        damaged = []
+        for path in sorted(self.folder(run).glob("checkpoint-*.safetensors"), reverse=True):
+            content = path.read_bytes()
+            if sha256(content)[:32] == path.stem.rsplit("-", 1)[-1]:
+                return content, damaged
+            damaged.append(path)
+        return None, damaged
+
+    @contextmanager
+    def lock(self, run: Experiment) -> Iterator[None]:
+        """Hold this run alone; the operating system lets go when the process ends, however it ends.
+
+        Raises: RunLockedError naming who holds it.
+        """
+        folder = self.folder(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunLockedError(f"{run.label} is being trained by {self.holder(run)}") from None
+            file.truncate(0)
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
+            file.flush()
+            try:
+                yield
+            finally:
+                file.truncate(0)
+                fcntl.flock(file, fcntl.LOCK_UN)
+
+    def holder(self, run: Experiment) -> str | None:
+        """Return who is training the run, or None."""
+        path = self.folder(run) / "lock"
+        try:
+            with path.open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return None
+        except BlockingIOError:
+            return path.read_text() or "another process"
+        except OSError:
+            return None

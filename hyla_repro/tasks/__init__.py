@@ -1,0 +1,52 @@
+"""Task generators: a batch is a pure function of (task, split, seed, step)."""
+
+from typing import Any, Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from hyla_repro.tasks.fuzzy_logic import FuzzyLogic, FuzzyLogicBatch
+
+
+class Batch(Protocol):
+    """What every batch has; tasks add the labels that describe its problems (terms, rules)."""
+
+    @property
+    def inputs(self) -> Float[Tensor, "b t n_inputs"]: ...
+
+    @property
+    def targets(self) -> Tensor: ...
+
+
+class Task(Protocol):
+    """What training and evaluation ask of a task; tasks know no models."""
+
+    seed: int
+
+    @property
+    def n_tokens(self) -> int: ...
+
+    @property
+    def n_inputs(self) -> int: ...
+
+    @property
+    def n_outputs(self) -> int: ...
+
+    @property
+    def n_read(self) -> int:
+        """How many last tokens are read out."""
+
+    @property
+    def evaluation_splits(self) -> tuple[str, ...]: ...
+
+    def batch(self, split: str, step: int, size: int, device: Any = "cpu") -> Batch: ...
+
+    def loss(self, outputs: Tensor, batch: Any) -> Float[Tensor, ""]: ...
+
+    def score(self, outputs: Tensor, batch: Any) -> Float[Tensor, " b"]:
+        """Return the task's metric for each sequence; its mean over a split is what figures show."""
+
+
+TASKS = {"fuzzy_logic": FuzzyLogic}
+
+__all__ = ["TASKS", "Batch", "FuzzyLogic", "FuzzyLogicBatch", "Task"]

@@ -1,0 +1,175 @@
+"""Fuzzy logic functions: in-context regression of compositional functions (section 4 of the paper)."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations, product
+from math import comb
+from typing import NamedTuple
+
+import torch
+from einops import rearrange, reduce, repeat
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hyla_repro.counter_rng import CounterRNG
+from hyla_repro.errors import choose
+
+# split -> (pool of functions, how the inputs are drawn). `test` is `train` with fresh draws.
+SPLITS = {
+    "train": ("train", "uniform"),
+    "test": ("train", "uniform"),
+    "heldout": ("heldout", "uniform"),
+    "unknown_terms": ("unknown_terms", "uniform"),
+    "train_fixed_query": ("train", "fixed_query"),
+    "heldout_fixed_query": ("heldout", "fixed_query"),
+    "train_fixed_context": ("train", "fixed_context"),
+    "heldout_fixed_context": ("heldout", "fixed_context"),
+}
+
+
+class FuzzyLogicBatch(NamedTuple):
+    """Sequences of examples (x, f(x)); the last f(x) is 0 in the inputs and is the target."""
+
+    inputs: Float[Tensor, "b t v_plus_1"]
+    targets: Float[Tensor, "b 1"]
+    terms: Int[Tensor, "b k"]
+
+
+def evaluate(terms: Int[Tensor, "b k v"], x: Float[Tensor, "b t v"]) -> Float[Tensor, "b t"]:
+    """Return the fuzzy truth value of the disjunction of k conjunctions (Zadeh: and = min, or = max).
+
+    Args:
+        terms: 1 where the variable stands plain in the term, 0 where it is negated (1 - x).
+        x: truth values in [0, 1].
+    """
+    plain, x = rearrange(terms, "b k v -> b 1 k v").bool(), rearrange(x, "b t v -> b t 1 v")
+    return torch.where(plain, x, 1.0 - x).amin(-1).amax(-1)
+
+
+@dataclass(frozen=True)
+class FuzzyLogic:
+    """Functions of n_variables, each the disjunction of n_terms distinct terms, shown by n_examples.
+
+    The last `unknown_fraction` of the 2**n_variables terms never occur in training; of the combinations of
+    the known ones, a fraction is held out, drawn by seed. Splits: see SPLITS.
+
+    Args:
+        n_variables: truth values per input.
+        n_terms: terms per function.
+        n_examples: tokens per sequence, the query included.
+        heldout_fraction: part of the known-term combinations never trained on.
+        seed: draws the split and every batch.
+        unknown_fraction: part of the terms kept out of training altogether.
+
+    Raises:
+        ValueError: sizes that leave a split without functions, or fewer than two examples.
+
+    Source: paper, section on fuzzy logic functions; authors' data/logic.py.
+    """
+
+    n_variables: int = 4
+    n_terms: int = 2
+    n_examples: int = 32
+    heldout_fraction: float = 0.7
+    seed: int = 0
+    unknown_fraction: float = 0.25
+
+    n_read = 1
+    n_outputs = 1
+    metric = "R²"
+    evaluation_splits = ("test", "heldout", "unknown_terms")
+
+    def __post_init__(self) -> None:
+        if self.n_variables < 1 or self.n_variables > 10:
+            raise ValueError(f"n_variables={self.n_variables} is out of range: use 1 to 10")
+        if self.n_terms < 1:
+            raise ValueError(f"n_terms={self.n_terms} is too small: a function has at least one term")
+        if self.n_examples < 2:
+            raise ValueError(f"n_examples={self.n_examples} is too small: use at least 2, a context and a query")
+        if not 0.0 <= self.unknown_fraction < 1.0:
+            raise ValueError(f"unknown_fraction={self.unknown_fraction} is not in [0, 1)")
+        if not 0.0 < self.heldout_fraction < 1.0:
+            raise ValueError(f"heldout_fraction={self.heldout_fraction} is not between 0 and 1: a split would be empty")
+        if self.n_terms > self.n_known_terms:
+            raise ValueError(
+                f"n_terms={self.n_terms} exceeds the {self.n_known_terms} known terms of "
+                f"n_variables={self.n_variables} with unknown_fraction={self.unknown_fraction}"
+            )
+        total = comb(self.n_known_terms, self.n_terms)
+        if not 0 < int(total * self.heldout_fraction) < total:
+            raise ValueError(
+                f"heldout_fraction={self.heldout_fraction} of {total} functions leaves a split empty: "
+                f"use {1 / total:.3g} to {1 - 1 / total:.3g}, or more variables"
+            )
+        CounterRNG(self.seed, "")  # checks the seed's range
+
+    @property
+    def n_tokens(self) -> int:
+        return self.n_examples
+
+    @property
+    def n_inputs(self) -> int:
+        return self.n_variables + 1
+
+    @property
+    def n_known_terms(self) -> int:
+        n_all = 2**self.n_variables
+        return n_all - int(n_all * self.unknown_fraction)
+
+    @cached_property
+    def terms(self) -> Int[Tensor, "term v"]:
+        """All terms in product order: row i has a 1 where variable v stands plain."""
+        return torch.tensor(list(product([0, 1], repeat=self.n_variables)))
+
+    @cached_property
+    def functions(self) -> dict[str, Int[Tensor, "f k"]]:
+        """The functions of each pool, as rows of term numbers."""
+        known = torch.tensor(list(combinations(range(self.n_known_terms), self.n_terms)))
+        unknown = list(combinations(range(self.n_known_terms, len(self.terms)), self.n_terms))
+        order = CounterRNG(self.seed, "fuzzy_logic/split").permutations(0, 1, len(known))[0]
+        n_heldout = int(len(known) * self.heldout_fraction)
+        heldout, train = known[order[:n_heldout]], known[order[n_heldout:]]
+        return {"train": train, "heldout": heldout, "unknown_terms": torch.tensor(unknown).reshape(-1, self.n_terms)}
+
+    def batch(self, split: str, step: int, size: int, device: torch.device | str = "cpu") -> FuzzyLogicBatch:
+        """Return the batch of this split and step; a larger size only appends sequences.
+
+        Raises: ValueError for an unknown split, a split without functions, or a size below 1.
+        """
+        pool_name, distribution = SPLITS[choose("split", split, SPLITS)]
+        pool = self.functions[pool_name].to(device)
+        if not len(pool):
+            raise ValueError(
+                f"split={split!r} is empty: {len(self.terms) - self.n_known_terms} unknown terms make no function "
+                f"of n_terms={self.n_terms}"
+            )
+        if size < 1:
+            raise ValueError(f"size={size} is too small: a batch has at least one sequence")
+        chosen = CounterRNG(self.seed, f"fuzzy_logic/{split}/functions").integers(step, (size,), len(pool), device)
+        x = self._inputs(split, distribution, step, size, device)
+        values = evaluate(self.terms.to(device)[pool[chosen]], x)
+        shown = torch.cat([values[:, :-1], torch.zeros_like(values[:, -1:])], dim=-1)
+        return FuzzyLogicBatch(torch.cat([x, shown.unsqueeze(-1)], dim=-1), values[:, -1:], pool[chosen])
+
+    def _inputs(
+        self, split: str, distribution: str, step: int, size: int, device: torch.device | str
+    ) -> Float[Tensor, "b t v"]:
+        one = (self.n_examples, self.n_variables)
+        x = CounterRNG(self.seed, f"fuzzy_logic/{split}/inputs").uniform(step, (size, *one), device)
+        if distribution == "uniform":
+            return x
+        fixed = repeat(CounterRNG(self.seed, "fuzzy_logic/fixed").uniform(0, one, device), "t v -> b t v", b=size)
+        last = torch.arange(self.n_examples, device=device) == self.n_examples - 1
+        keep = last if distribution == "fixed_query" else ~last
+        return torch.where(rearrange(keep, "t -> 1 t 1"), fixed, x)
+
+    def loss(self, outputs: Float[Tensor, "b 1 1"], batch: FuzzyLogicBatch) -> Float[Tensor, ""]:
+        """Return the mean squared error at the last token."""
+        return (rearrange(outputs, "b 1 1 -> b 1") - batch.targets).square().mean()
+
+    def score(self, outputs: Float[Tensor, "b 1 1"], batch: FuzzyLogicBatch) -> Float[Tensor, " b"]:
+        """Return R2 of each sequence: 1 minus its squared error over the variance of its own targets."""
+        values = torch.cat([batch.inputs[:, :-1, -1], batch.targets], dim=-1)
+        variance = (values - reduce(values, "b t -> b 1", "mean")).square().mean(-1)
+        error = (rearrange(outputs, "b 1 1 -> b 1") - batch.targets).square()
+        return 1.0 - rearrange(error, "b 1 -> b") / variance

@@ -1,0 +1,198 @@
+"""The transformer of all experiments: pre-LayerNorm blocks around hypernetwork attention (paper, appendix)."""
+
+from typing import Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hyla_repro.attention import VARIANTS, HypernetworkAttention
+from hyla_repro.counter_rng import CounterRNG
+from hyla_repro.errors import choose
+from hyla_repro.position import RelativePositionBias
+
+
+class TransformerConfig(BaseModel):
+    """Sizes and kind of a transformer; every field that changes a result must be given.
+
+    Exactly one of n_inputs (a linear embedding of vectors) and vocab_size (a token embedding, tied to the
+    read-out) is set. qk_dim and v_dim are totals over the heads.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variant: str
+    n_layers: int = Field(ge=1)
+    d_model: int = Field(ge=1)
+    n_heads: int = Field(ge=1)
+    qk_dim: int = Field(ge=1)
+    v_dim: int = Field(ge=1)
+    d_ff: int = Field(ge=1)
+    n_positions: int = Field(ge=2)
+    n_inputs: int | None = None
+    n_outputs: int | None = None
+    vocab_size: int | None = None
+    causal: bool = False
+    feed_forward: Literal["gelu", "swiglu"] = "gelu"
+
+    @field_validator("variant")
+    @classmethod
+    def _known_variant(cls, variant: str) -> str:
+        return choose("variant", variant, VARIANTS)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TransformerConfig":
+        for name, width in (("qk_dim", self.qk_dim), ("v_dim", self.v_dim)):
+            if width % self.n_heads:
+                raise ValueError(f"{name}={width} does not split into n_heads={self.n_heads} heads")
+        vectors = (self.n_inputs is not None, self.n_outputs is not None)
+        if vectors != (self.vocab_size is None,) * 2:
+            raise ValueError("give n_inputs and n_outputs for vectors, or vocab_size alone for tokens")
+        return self
+
+
+class FeedForward(nn.Module):
+    """GELU feed-forward layer (tanh approximation, as in the release)."""
+
+    def __init__(self, d_model: int, d_ff: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(d_model, d_ff), nn.Linear(d_ff, d_model)
+
+    def forward(self, x: Float[Tensor, "b t m"]) -> Float[Tensor, "b t m"]:
+        return self.down(F.gelu(self.up(x), approximate="tanh"))
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward layer without biases (language modelling)."""
+
+    def __init__(self, d_model: int, d_ff: int) -> None:
+        super().__init__()
+        self.gate, self.up = nn.Linear(d_model, d_ff, bias=False), nn.Linear(d_model, d_ff, bias=False)
+        self.down = nn.Linear(d_ff, d_model, bias=False)
+
+    def forward(self, x: Float[Tensor, "b t m"]) -> Float[Tensor, "b t m"]:
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+FEED_FORWARDS = {"gelu": FeedForward, "swiglu": SwiGLU}
+
+
+class Block(nn.Module):
+    """z = x + attention(LN(x)), y = z + feed_forward(LN(z))."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        variant = VARIANTS[config.variant]
+        self.causal = config.causal
+        self.norm1 = nn.LayerNorm(config.d_model, eps=1e-6)
+        self.position = RelativePositionBias(config.n_heads, config.n_positions)
+        self.attention = HypernetworkAttention(
+            config.d_model, config.n_heads, normalizer=variant.normalizer, value_network=variant.value_network,
+            qk_dim=config.qk_dim, v_dim=config.v_dim,
+        )  # fmt: skip
+        self.norm2 = nn.LayerNorm(config.d_model, eps=1e-6)
+        self.feed_forward = FEED_FORWARDS[config.feed_forward](config.d_model, config.d_ff)
+
+    def forward(
+        self, x: Float[Tensor, "b k m"], last: int | None = None, code_scale: Tensor | None = None
+    ) -> tuple[Float[Tensor, "b q m"], Float[Tensor, "b h q k"]]:
+        n_tokens = x.shape[1]
+        bias = self.position(n_tokens, last)
+        if self.causal:
+            future = torch.ones_like(bias[0, 0], dtype=torch.bool).triu(n_tokens - bias.shape[2] + 1)
+            bias = bias.masked_fill(future, float("-inf"))
+        normed = self.norm1(x)
+        # Slicing keeps `query is key` where every token is read, so that one matrix product projects all three.
+        query, residual = (normed, x) if last is None else (normed[:, -last:], x[:, -last:])
+        mixed, code = self.attention(query, normed, normed, attn_mask=bias, code_scale=code_scale)
+        z = residual + mixed
+        return z + self.feed_forward(self.norm2(z)), code
+
+
+class Transformer(nn.Module):
+    """Embed, apply n_layers blocks, normalise, read out. Weights are zero until `initialize` or a load.
+
+    Args:
+        config: sizes and kind.
+
+    Source: paper, appendix on architectures; authors' models/transformer.py.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        if config.vocab_size is None:
+            self.embedding: nn.Module = nn.Linear(config.n_inputs, config.d_model)
+            self.read_out = nn.Linear(config.d_model, config.n_outputs)
+        else:
+            self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm = nn.LayerNorm(config.d_model, eps=1e-6)
+        self.initialize(seed=0)
+
+    @torch.no_grad()
+    def initialize(self, seed: int) -> "Transformer":
+        """Draw all weights from the counter-based stream of this seed; the same on every device and version.
+
+        Kernels: truncated normal with variance 1 / fan-in. Position tables: normal, std 1 / sqrt(buckets).
+        Embedding of tokens: normal, variance 1 / width. Biases 0, LayerNorm scales 1.
+        Source: Flax's default initialisers, which the release uses (they are what paper.md trap 2 lists).
+        """
+        for name, parameter in self.named_parameters():
+            rng = CounterRNG(seed, f"init/{name}")
+            shape = tuple(parameter.shape)
+            if parameter.ndim == 1:
+                parameter.fill_(1.0 if name.rsplit(".", 2)[-2].startswith("norm") and name.endswith("weight") else 0.0)
+            elif name.endswith("position.table"):
+                parameter.copy_(rng.normal(0, shape) * shape[1] ** -0.5)
+            elif name == "embedding.weight" and self.config.vocab_size is not None:
+                parameter.copy_(rng.normal(0, shape) * shape[1] ** -0.5)
+            else:
+                # HYLA+'s middle layer is summed over heads, so its fan-in counts them (our reading, D7).
+                fan_in = shape[0] * shape[1] if name.endswith("inner_weight") else shape[1]
+                parameter.copy_(rng.truncated_normal(0, shape) * fan_in**-0.5)
+        return self
+
+    def forward(
+        self,
+        inputs: Tensor,
+        return_codes: bool = False,
+        last: int | None = None,
+        code_scales: Float[Tensor, "l q k"] | None = None,
+    ) -> Tensor | tuple[Tensor, list[Float[Tensor, "b h q k"]]]:
+        """Map inputs (b, t, n_inputs), or tokens (b, t), to outputs (b, q, n_outputs).
+
+        Args:
+            return_codes: also return the latent codes of every layer.
+            last: read out only this many last tokens. The final block then computes only their queries, which
+                changes nothing but the time: a two-layer model read at one token needs half the work.
+            code_scales: one factor per layer and pair on the normalised codes (dropout), shared by batch and heads.
+
+        Returns: outputs; with return_codes also one code per layer, the final one of the read-out queries only.
+        Raises: ValueError for inputs of the wrong width or more tokens than n_positions.
+        """
+        expected = (3, self.config.n_inputs) if self.config.vocab_size is None else (2, inputs.shape[-1])
+        if (inputs.ndim, inputs.shape[-1]) != expected:
+            raise ValueError(f"inputs of shape {tuple(inputs.shape)} do not fit: need {self._input_shape()}")
+        x, codes = self.embedding(inputs), []
+        for index, block in enumerate(self.blocks):
+            queries = last if index == len(self.blocks) - 1 else None
+            scale = None if code_scales is None else rearrange(code_scales[index], "q k -> 1 1 q k")
+            if scale is not None and queries is not None:
+                scale = scale[:, :, -queries:]
+            x, code = block(x, queries, scale)
+            codes.append(code)
+        x = self.norm(x)
+        if self.config.vocab_size is None:
+            outputs = self.read_out(x)
+        else:
+            outputs = F.linear(x, self.embedding.weight) * self.config.d_model**-0.5
+        return (outputs, codes) if return_codes else outputs
+
+    def _input_shape(self) -> str:
+        if self.config.vocab_size is None:
+            return f"(batch, token, n_inputs={self.config.n_inputs})"
+        return "(batch, token) of token numbers"
