@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 import torch
 from einops import einsum, rearrange, reduce
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hyla_repro.errors import choose
+from hyla_repro.masks import Masked, split_masks
 
 Code = Float[Tensor, "b h q k"]
-Masked = Bool[Tensor, "#b #h #q #k"] | None
 Value = Float[Tensor, "b k h d"]
 Mixed = Float[Tensor, "b q h d"]
 Inner = Float[Tensor, "h d d"] | None
@@ -233,32 +233,6 @@ class HypernetworkAttention(nn.Module):
         scores = einsum(query * query.shape[-1] ** -0.5, key, "b q h d, b k h d -> b h q k")
         return NORMALIZERS[self.normalizer](scores if bias is None else scores + bias, masked)
 
-    def _merge_masks(
-        self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, is_causal: bool, n_q: int, n_k: int
-    ) -> tuple[Tensor | None, Masked]:
-        """Split torch's masks into an additive score bias and the pairs whose code is zero."""
-        bias, masked = None, None
-        if is_causal and attn_mask is None:
-            device = self.out_proj.weight.device
-            attn_mask = torch.ones(n_q, n_k, dtype=torch.bool, device=device).triu(n_k - n_q + 1)
-        for name, mask in (("attn_mask", attn_mask), ("key_padding_mask", key_padding_mask)):
-            if mask is None:
-                continue
-            if name == "key_padding_mask":
-                mask = rearrange(mask, "b k -> b 1 1 k")
-            elif mask.ndim == 3:
-                mask = rearrange(mask, "(b h) q k -> b h q k", h=self.num_heads)
-            elif mask.ndim == 2:
-                mask = rearrange(mask, "q k -> 1 1 q k")
-            if mask.shape[-1] != n_k or mask.shape[-2] not in (1, n_q):
-                raise ValueError(f"{name} covers {tuple(mask.shape[-2:])} (queries, keys), need ({n_q}, {n_k})")
-            hidden = mask if mask.dtype == torch.bool else mask == float("-inf")
-            masked = hidden if masked is None else masked | hidden
-            if mask.dtype != torch.bool:
-                finite = mask.masked_fill(hidden, 0.0)
-                bias = finite if bias is None else bias + finite
-        return bias, masked
-
     def forward(
         self,
         query: Float[Tensor, "b q m"],
@@ -270,6 +244,7 @@ class HypernetworkAttention(nn.Module):
         average_attn_weights: bool = False,
         is_causal: bool = False,
         *,
+        score_bias: Float[Tensor, "#b #h #q #k"] | None = None,
         code_scale: Float[Tensor, "#b #h #q #k"] | None = None,
     ) -> tuple[Float[Tensor, "b q m"], Tensor | None]:
         """Attend, and return the outputs with the latent code.
@@ -277,17 +252,20 @@ class HypernetworkAttention(nn.Module):
         Args:
             key_padding_mask: (b, k), True or -inf where a key is padding.
             need_weights: return the latent code, after dropout, as the second element.
-            attn_mask: (q, k), (b*h, q, k) or (b, h, q, k); True or -inf removes a pair, finite numbers are
-                added to the scores. A four-dimensional mask may have size 1 in any axis but the keys'.
+            attn_mask: (q, k) or (b*h, q, k); True or -inf removes a pair, finite numbers are added to the scores.
             average_attn_weights: return the code's mean over heads instead of the code.
             is_causal: without an attn_mask, let query q see keys up to q (aligned at the last key).
+            score_bias: finite numbers added to the scores, such as a relative position bias.
             code_scale: factor on the normalised code, for dropout masks drawn by the caller.
 
         Returns: outputs, and the code (b, h, q, k) or None.
         Differs: torch averages the weights by default and refuses is_causal without a mask; here a query that
             sees no key gets code 0 where torch returns NaN.
         """
-        bias, masked = self._merge_masks(attn_mask, key_padding_mask, is_causal, query.shape[1], key.shape[1])
+        shape = (self.num_heads, query.shape[1], key.shape[1])
+        bias, masked = split_masks(attn_mask, key_padding_mask, is_causal, shape, query.device)
+        if score_bias is not None:
+            bias = score_bias if bias is None else bias + score_bias
         queries, keys, values = self._project(query, key, value)
         code = self._code(queries, keys, bias, masked)
         if code_scale is not None:

@@ -99,15 +99,13 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "b k m"], last: int | None = None, code_scale: Tensor | None = None
     ) -> tuple[Float[Tensor, "b q m"], Float[Tensor, "b h q k"]]:
-        n_tokens = x.shape[1]
-        bias = self.position(n_tokens, last)
-        if self.causal:
-            future = torch.ones_like(bias[0, 0], dtype=torch.bool).triu(n_tokens - bias.shape[2] + 1)
-            bias = bias.masked_fill(future, float("-inf"))
+        bias = self.position(x.shape[1], last)
         normed = self.norm1(x)
         # Slicing keeps `query is key` where every token is read, so that one matrix product projects all three.
         query, residual = (normed, x) if last is None else (normed[:, -last:], x[:, -last:])
-        mixed, code = self.attention(query, normed, normed, attn_mask=bias, code_scale=code_scale)
+        mixed, code = self.attention(
+            query, normed, normed, is_causal=self.causal, score_bias=bias, code_scale=code_scale
+        )
         z = residual + mixed
         return z + self.feed_forward(self.norm2(z)), code
 

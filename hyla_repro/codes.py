@@ -1,0 +1,109 @@
+"""Latent codes of trained models: collecting them, decoding terms from them, laying them out in the plane."""
+
+import numpy as np
+import pandas as pd
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hyla_repro.experiment import Experiment
+from hyla_repro.tasks import FuzzyLogic
+from hyla_repro.training import load_model
+from hyla_repro.transformer import Transformer
+
+_SEQUENCES = 4000
+_PLANE_SEQUENCES = 1500
+_CHUNK = 500
+
+
+@torch.no_grad()
+def response_codes(
+    model: Transformer, task: FuzzyLogic, split: str, sequences: int
+) -> tuple[Float[Tensor, "b l h"], Int[Tensor, "b k"], Float[Tensor, " b"]]:
+    """Return the code of the response token attending to itself in every layer, with terms and targets.
+
+    In the first layer this code depends on the query token alone, whose f(x) is hidden: with a fixed query it
+    is the same for every function. What the model knows of the function can show from the second layer on.
+
+    Args:
+        split: a split of the task; the fixed-query ones show every function with the same query.
+
+    Returns: codes, term numbers of each sequence's function, and its target in [0, 1].
+    """
+    parts = []
+    for step, start in enumerate(range(0, sequences, _CHUNK)):
+        batch = task.batch(split, step, min(_CHUNK, sequences - start))
+        _, layers = model(batch.inputs, return_codes=True, last=1)
+        own = torch.stack([code[:, :, -1, -1] for code in layers])
+        parts.append((rearrange(own, "l b h -> b l h"), batch.terms, batch.targets[:, 0]))
+    codes, terms, targets = (torch.cat(column) for column in zip(*parts, strict=True))
+    return codes, terms, targets
+
+
+def chance_f1(share: float) -> float:
+    """Return the best F1 that needs no input: always answering yes for a label with this share of positives."""
+    return 2 * share / (1 + share)
+
+
+def decoding_table(run: Experiment, weights: bytes, sequences: int = _SEQUENCES) -> pd.DataFrame:
+    """Decode each term from the codes of each layer: logistic regression, fitted on training functions.
+
+    Returns: one row per layer and term: F1 on held-out functions, and the F1 of always answering yes.
+    Source: paper, Figure 2B. Differs: the release scores a ridge regression (Deviation D6).
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import f1_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model, task = load_model(weights, run), run.build_task()
+    assert isinstance(task, FuzzyLogic)
+    fit_codes, fit_terms, _ = response_codes(model, task, "train_fixed_query", sequences)
+    new_codes, new_terms, _ = response_codes(model, task, "heldout_fixed_query", sequences)
+    rows = []
+    for layer in range(run.model.n_layers):
+        # Rounded, so that a constant code stays constant when its last bits differ between batch rows.
+        features, new_features = (np.round(c[:, layer].double().numpy(), 5) for c in (fit_codes, new_codes))
+        for term in range(task.n_known_terms):
+            label, new_label = ((t == term).any(-1).numpy() for t in (fit_terms, new_terms))
+            if label.all() or not label.any() or not new_label.any():
+                continue  # A small training split may lack a term altogether; nothing can be decoded then.
+            probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(features, label)
+            score = f1_score(new_label, probe.predict(new_features), zero_division=0.0)
+            chance = chance_f1(float(new_label.mean()))
+            rows.append({"id": run.id, "layer": layer + 1, "term": term, "f1": score, "chance": chance})
+    return pd.DataFrame(rows)
+
+
+def embedding_table(run: Experiment, weights: bytes, sequences: int = _PLANE_SEQUENCES) -> pd.DataFrame:
+    """Lay the last layer's codes on held-out functions out in the plane with t-SNE (Figures 2D and A2).
+
+    Returns: one row per sequence: x, y, its target and its function's terms as `a+b`.
+    """
+    from sklearn.manifold import TSNE
+
+    model, task = load_model(weights, run), run.build_task()
+    codes, terms, targets = response_codes(model, task, "heldout_fixed_query", sequences)
+    plane = TSNE(init="pca", perplexity=30, random_state=run.seed).fit_transform(codes[:, -1].numpy())
+    plane = 100 * plane / np.abs(plane).max()
+    return pd.DataFrame({
+        "id": run.id, "x": plane[:, 0].round(2), "y": plane[:, 1].round(2), "target": targets.numpy().round(4),
+        "function": ["+".join(str(int(term)) for term in row) for row in terms],
+    })  # fmt: skip
+
+
+def neighbour_agreement(plane: pd.DataFrame, neighbours: int = 10) -> tuple[float, float]:
+    """Return how often a point's nearest neighbours in the plane show the same function, and chance.
+
+    Returns: shares in [0, 1]; chance is the share of pairs of different points with the same function.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    points, labels = plane[["x", "y"]].to_numpy(), plane["function"].to_numpy()
+    near = NearestNeighbors(n_neighbors=neighbours + 1).fit(points).kneighbors(points, return_distance=False)
+    # Points may coincide, so a point need not be the first of its own neighbours.
+    others = [[other for other in row if other != own][:neighbours] for own, row in enumerate(near)]
+    agreement = float(np.mean([labels[row] == labels[own] for own, row in enumerate(others)]))
+    counts = plane["function"].value_counts().to_numpy()
+    return agreement, float((counts * (counts - 1)).sum() / (len(plane) * (len(plane) - 1)))

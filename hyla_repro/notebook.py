@@ -1,0 +1,118 @@
+"""Chapters as programs: their parameters checked, their runs trained on request, papermill called safely."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from hyla_repro import paths
+from hyla_repro.errors import choose
+
+_PRESETS = ("smoke", "laptop", "paper")
+_SCALE = {"preset": _PRESETS, "train": bool, "device": str}
+# Chapter -> parameter -> allowed words, or a type, or the inclusive range of a whole number.
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "fig1": {"n_heads": (1, 64), "n_tokens": (3, 256), "seed": (0, 2**32 - 1)},
+    "figa1": {"d_model": (16, 1024), "seed": (0, 2**32 - 1)},
+    "fig2a": {"heldout_fraction": float, "seed": (0, 2**32 - 1)},
+    **dict.fromkeys(("fig2b", "fig2c", "fig2d", "figa3", "tablea1"), _SCALE),
+}
+
+
+class Scale(NamedTuple):
+    """At which preset a chapter shows results, and whether and where it may train missing runs."""
+
+    preset: str
+    train: bool
+    device: str
+
+
+def check(figure: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a chapter.
+
+    Raises: ValueError for an unknown name, a wrong type or an impossible value, with what is possible.
+    """
+    allowed = PARAMETERS[choose("figure", figure, PARAMETERS)]
+    for name, value in values.items():
+        rule = allowed[choose(f"parameter of {figure}", name, allowed)]
+        if isinstance(rule, tuple) and isinstance(rule[0], str):
+            choose(name, value, rule)
+        elif isinstance(rule, tuple):
+            if type(value) is not int or not rule[0] <= value <= rule[1]:
+                raise ValueError(f"{name}={value!r} is not a whole number from {rule[0]} to {rule[1]}")
+        elif rule is float:
+            if type(value) not in (int, float) or not math.isfinite(value):
+                raise ValueError(f"{name}={value!r} is not a finite number")
+        elif type(value) is not rule:
+            raise ValueError(f"{name}={value!r} is not a {rule.__name__}")
+    if "device" in values:
+        check_device(values["device"])
+    return dict(values)
+
+
+def check_device(device: str) -> str:
+    """Return the device if it is at hand.
+
+    Raises: ValueError naming the devices there are.
+    """
+    if device == "cpu":
+        return device
+    import torch
+
+    found = ["cpu", *(["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))] if torch.cuda.is_available() else [])]
+    return choose("device", device, found)
+
+
+def start(figure: str, namespace: Mapping[str, Any]) -> Scale:
+    """Check a chapter's parameters, given its `globals()`, and train its missing runs if it asks to.
+
+    papermill writes every name it is given into the notebook and only warns of those that the notebook does not
+    have, so whatever public name stands there before the first import is taken for a parameter.
+
+    Raises: ValueError for a parameter that does not exist or cannot be.
+    """
+    ignore = {"In", "Out", "get_ipython", "exit", "quit", "open"}
+    names = {n: v for n, v in namespace.items() if n[0] != "_" and n not in ignore and not isinstance(v, ModuleType)}
+    values = check(figure, names)
+    if "preset" not in values:
+        return Scale("", False, "cpu")
+    scale = Scale(**values)
+    if scale.train:
+        from hyla_repro.presets import experiments
+        from hyla_repro.training import train
+
+        train(experiments(figure, scale.preset), device=scale.device)
+    return scale
+
+
+def chapter(figure: str) -> Path:
+    """Return the notebook of a figure."""
+    choose("figure", figure, PARAMETERS)
+    (path,) = paths.BOOK.glob(f"{figure}-*.ipynb")
+    return path
+
+
+def execute(figure: str, parameters: Mapping[str, Any], output: Path) -> Path:
+    """Run a chapter with papermill; the output path holds a whole, successful notebook or is left as it was.
+
+    Raises:
+        ValueError: unknown or impossible parameters, before a kernel starts.
+        papermill.PapermillExecutionError: a cell failed.
+    """
+    check(figure, parameters)
+    import papermill
+
+    source, part = chapter(figure), output.with_suffix(".part.ipynb")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(str(source), str(part), dict(parameters), cwd=str(paths.BOOK), kernel_name="python3")
+        # papermill calls an interrupted notebook completed, so completeness is read off the cells.
+        cells = [cell for cell in json.loads(part.read_text())["cells"] if cell["cell_type"] == "code"]
+        if not all(cell["execution_count"] for cell in cells if "".join(cell["source"]).strip()):
+            raise RuntimeError(f"{figure} was interrupted: {output} is left as it was")
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
+    return output

@@ -1,0 +1,185 @@
+"""Committed results: tidy tables and weights in data/, written from the ledger and checked before use."""
+
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from hyla_repro import codes, paths
+from hyla_repro.errors import DataError
+from hyla_repro.experiment import Experiment
+from hyla_repro.presets import FIGURES, PRESETS, experiments
+from hyla_repro.runs import CURVE, MODEL, Ledger, sha256, write_atomically
+
+MANIFEST = "manifest.json"
+RUNS, CURVES, DECODING, EMBEDDING, PAPER = "runs.csv", "curves.csv", "decoding.csv", "embedding.csv", "paper_values.csv"
+SCORES = ("test", "heldout", "unknown_terms")
+_ADVICE = "restore it with `git checkout data`, or make it again with `hyla-repro collect`"
+
+
+class Store:
+    """The folder of committed results, every file of it listed with its digest in manifest.json.
+
+    Args:
+        folder: `data` in the repository if None.
+        committed_only: leave out finished runs that are in the ledger but were not collected yet.
+    """
+
+    def __init__(self, folder: Path | None = None, committed_only: bool = False) -> None:
+        self.folder, self.committed_only = folder or paths.DATA, committed_only
+
+    def manifest(self) -> dict[str, str]:
+        """Return the digest of every committed file.
+
+        Raises: DataError if the manifest is missing or no JSON.
+        """
+        try:
+            return json.loads((self.folder / MANIFEST).read_text())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.folder / MANIFEST} cannot be read ({error}): {_ADVICE}") from error
+
+    def read(self, name: str) -> bytes:
+        """Return a committed file.
+
+        Raises: DataError naming a file that is missing, not listed or altered, and what to do.
+        """
+        path, digests = self.folder / name, self.manifest()
+        if name not in digests:
+            raise DataError(f"{path} is not listed in {MANIFEST}, which has {', '.join(sorted(digests))}: {_ADVICE}")
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error}): {_ADVICE}") from error
+        if sha256(content) != digests[name]:
+            raise DataError(f"{path} was altered since it was collected (its digest differs): {_ADVICE}")
+        return content
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a committed table; an empty one if nothing was collected for it yet."""
+        if name not in self.manifest():
+            return pd.DataFrame({"id": pd.Series(dtype=str)})
+        return pd.read_csv(io.BytesIO(self.read(name)), dtype={"id": str})
+
+    def verify(self) -> int:
+        """Check every file against the manifest and return how many there are.
+
+        Raises: DataError naming the first file that is missing, altered or not listed.
+        """
+        digests = self.manifest()
+        for name in digests:
+            self.read(name)
+        listed = {*digests, MANIFEST, "README.md"}
+        strays = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()} - listed
+        if strays:
+            raise DataError(f"{self.folder} holds files that {MANIFEST} does not list: {sorted(strays)}: {_ADVICE}")
+        return len(digests)
+
+    def write(self, files: dict[str, bytes]) -> None:
+        """Write files, then the manifest that lists them with those already there."""
+        digests = self.manifest() if (self.folder / MANIFEST).exists() else {}
+        for name, content in files.items():
+            write_atomically(self.folder / name, content)
+            digests[name] = sha256(content)
+        write_atomically(self.folder / MANIFEST, (json.dumps(digests, indent=1, sort_keys=True) + "\n").encode())
+
+    def _in_ledger(self, run: Experiment) -> bool:
+        return not self.committed_only and Ledger().state(run) == "done"
+
+    # --- what chapters ask for -------------------------------------------------------------------
+
+    def runs(self, wanted: Iterable[Experiment]) -> pd.DataFrame:
+        """Return one row per finished run: settings, scores and provenance; committed or in the ledger."""
+        committed = self.table(RUNS).set_index("id")
+        rows = []
+        for run in wanted:
+            if run.id in committed.index:
+                rows.append(committed.loc[run.id].to_dict() | {"id": run.id})
+            elif self._in_ledger(run):
+                rows.append(_row(run, Ledger()))
+        return pd.DataFrame(rows)
+
+    def curves(self, wanted: Iterable[Experiment]) -> pd.DataFrame:
+        """Return the training curves of finished runs: id, variant, seed, step, train_loss, scores."""
+        committed, parts = self.table(CURVES), []
+        for run in wanted:
+            part = committed[committed["id"] == run.id]
+            if part.empty and self._in_ledger(run):
+                part = _curve(run, Ledger())
+            parts.append(part.assign(variant=run.model.variant, seed=run.seed))
+        return pd.concat(parts, ignore_index=True)
+
+    def model(self, run: Experiment) -> bytes | None:
+        """Return the safetensors bytes of a run's weights, or None where neither data nor ledger has them."""
+        name = f"models/{run.id}.safetensors"
+        if name in self.manifest():
+            return self.read(name)
+        return Ledger().read(run, MODEL) if self._in_ledger(run) else None
+
+    def analysis(self, name: str, wanted: Iterable[Experiment]) -> pd.DataFrame:
+        """Return the rows of a table that is computed from weights (DECODING or EMBEDDING), making missing ones."""
+        committed, parts = self.table(name), []
+        for run in wanted:
+            part = committed[committed["id"] == run.id]
+            weights = self.model(run) if part.empty else None
+            if weights is not None:
+                part = _ANALYSES[name](run, weights)
+            parts.append(part.assign(variant=run.model.variant, seed=run.seed))
+        return pd.concat(parts, ignore_index=True)
+
+
+_ANALYSES = {DECODING: codes.decoding_table, EMBEDDING: codes.embedding_table}
+
+
+def _row(run: Experiment, ledger: Ledger) -> dict:
+    result = ledger.result(run)
+    facts = {"train_loss": result["train_loss"], "minutes": result["minutes"], **result["provenance"]}
+    return {**run.row(), **result["scores"], **facts}
+
+
+def _curve(run: Experiment, ledger: Ledger) -> pd.DataFrame:
+    curve = pd.read_csv(io.BytesIO(ledger.read(run, CURVE)))
+    curve.insert(0, "id", run.id)
+    return curve
+
+
+def require(table: pd.DataFrame, figure: str, preset: str) -> pd.DataFrame:
+    """Return the table if it has rows.
+
+    Raises: DataError saying how to train what is missing.
+    """
+    if table.empty:
+        raise DataError(f"no finished runs of {figure} at preset {preset!r}: run `hyla-repro run {figure} --preset "
+                        f"{preset}`, or set train=True in the chapter")  # fmt: skip
+    return table
+
+
+def collect(store: Store | None = None, presets: Iterable[str] = ("laptop", "paper")) -> str:
+    """Add every finished run of these presets to the committed tables, and return a line that says what was added.
+
+    Rows already committed stay as they are, so results of several machines add up.
+    """
+    store, ledger = store or Store(), Ledger()
+    known = {run.id: (preset, run) for preset in PRESETS if preset in presets for run in experiments("all", preset)}
+    before = store.table(RUNS)
+    done = [run for _, run in known.values() if run.id not in set(before["id"]) and ledger.state(run) == "done"]
+    if not done:
+        return f"nothing new: {len(before)} runs are committed"
+    rows = pd.concat([before, pd.DataFrame([_row(run, ledger) for run in done])], ignore_index=True)
+    curves = pd.concat([store.table(CURVES), *(_curve(run, ledger) for run in done)], ignore_index=True)
+    order = {identity: position for position, identity in enumerate(known)}
+    files = {
+        name: table.sort_values("id", key=lambda ids: ids.map(order), kind="stable").to_csv(index=False).encode()
+        for name, table in ((RUNS, rows), (CURVES, curves))
+    }
+    shown = {run.id for preset in presets for run in FIGURES["fig2b"](preset)}
+    with_codes = [run for run in done if run.id in shown]
+    for run in with_codes:
+        files[f"models/{run.id}.safetensors"] = ledger.read(run, MODEL)
+    if with_codes:
+        for name, analyse in _ANALYSES.items():
+            parts = [analyse(run, ledger.read(run, MODEL)) for run in with_codes]
+            files[name] = pd.concat([store.table(name), *parts], ignore_index=True).to_csv(index=False).encode()
+    store.write(files)
+    return f"added {len(done)} runs; {len(rows)} of {len(known)} are committed"
