@@ -1,7 +1,7 @@
 """Multi-head attention as a hypernetwork: normalisers, value networks and the module (sections 2 and 3)."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import einsum, rearrange, reduce
@@ -144,9 +144,7 @@ class HypernetworkAttention(nn.Module):
         activation: non-linearity phi of the value network.
         qk_dim, v_dim: total query/key and value widths over all heads, embed_dim if None.
 
-    Raises:
-        ValueError: a width that does not split into heads, or an unknown normalizer or value network.
-
+    Raises: ValueError for a width that does not split into heads, an unknown normalizer or value network.
     Source: paper, sections 2 and 3.
     """
 
@@ -175,57 +173,52 @@ class HypernetworkAttention(nn.Module):
         self.embed_dim, self.num_heads, self.dropout, self.batch_first = embed_dim, num_heads, dropout, True
         self.kdim, self.vdim = kdim or embed_dim, vdim or embed_dim
         self.qk_dim, self.v_dim = qk_dim or embed_dim, v_dim or embed_dim
-        for name, width in (("qk_dim", self.qk_dim), ("v_dim", self.v_dim)):
+        for name, width in (("embed_dim" if qk_dim is None else "qk_dim", self.qk_dim), ("v_dim", self.v_dim)):
             if num_heads < 1 or width % num_heads:
-                shown = f"embed_dim={width}" if width == embed_dim else f"{name}={width}"
-                raise ValueError(f"{shown} does not split into num_heads={num_heads} heads")
+                raise ValueError(f"{name}={width} does not split into num_heads={num_heads} heads")
         self.normalizer = choose("normalizer", normalizer, NORMALIZERS)
         self.value_network = choose("value_network", value_network, VALUE_NETWORKS)
         self.activation = activation
         # nn.TransformerEncoderLayer asks for this before it replaces self_attn by a fused softmax kernel.
         self._qkv_same_embed_dim = False
 
-        make = {"device": device, "dtype": dtype}
-        rows = [self.qk_dim, self.qk_dim, self.v_dim]
-        if self.kdim == self.vdim == embed_dim:
-            self.in_proj_weight = nn.Parameter(torch.empty(sum(rows), embed_dim, **make))
+        make: dict[str, Any] = {"device": device, "dtype": dtype}
+        self._rows = [self.qk_dim, self.qk_dim, self.v_dim]
+        self._packed = self.kdim == self.vdim == embed_dim
+        if self._packed:
+            self.in_proj_weight = nn.Parameter(torch.empty(sum(self._rows), embed_dim, **make))
         else:
-            for name, row, width in zip("qkv", rows, (embed_dim, self.kdim, self.vdim), strict=True):
+            for name, row, width in zip("qkv", self._rows, (embed_dim, self.kdim, self.vdim), strict=True):
                 self.register_parameter(f"{name}_proj_weight", nn.Parameter(torch.empty(row, width, **make)))
-        self.in_proj_bias = nn.Parameter(torch.empty(sum(rows), **make)) if bias else None
+        self.in_proj_bias = nn.Parameter(torch.empty(sum(self._rows), **make)) if bias else None
         self.out_proj = nn.Linear(self.v_dim, embed_dim, bias=bias, **make)
-        d_head = self.v_dim // num_heads
-        inner = torch.empty(num_heads, d_head, d_head, **make) if value_network == "hyper_deep" else None
-        self.inner_weight = None if inner is None else nn.Parameter(inner)
+        inner = (num_heads, self.v_dim // num_heads, self.v_dim // num_heads)
+        self.inner_weight = nn.Parameter(torch.empty(inner, **make)) if value_network == "hyper_deep" else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the weights as nn.MultiheadAttention does; the generated middle layer has fan-in h * d."""
-        for weight in self._in_weights() if not hasattr(self, "in_proj_weight") else [self.in_proj_weight]:
+        for weight in [self.in_proj_weight] if self._packed else self._in_weights():
             nn.init.xavier_uniform_(weight)
-        if self.in_proj_bias is not None:
-            nn.init.zeros_(self.in_proj_bias)
-            nn.init.zeros_(self.out_proj.bias)
+        for bias in () if self.in_proj_bias is None else (self.in_proj_bias, self.out_proj.bias):
+            nn.init.zeros_(bias)
         if self.inner_weight is not None:
             nn.init.normal_(self.inner_weight, std=self.v_dim**-0.5)
 
     def _in_weights(self) -> tuple[Tensor, ...]:
-        if hasattr(self, "in_proj_weight"):
-            return self.in_proj_weight.split([self.qk_dim, self.qk_dim, self.v_dim])
-        return self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
+        if self._packed:
+            return self.in_proj_weight.split(self._rows)
+        return tuple(self.get_parameter(f"{name}_proj_weight") for name in "qkv")
 
     def _in_biases(self) -> tuple[Tensor | None, ...]:
-        if self.in_proj_bias is None:
-            return None, None, None
-        return self.in_proj_bias.split([self.qk_dim, self.qk_dim, self.v_dim])
+        return (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.split(self._rows)
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
-        inputs, weights, biases = (query, key, value), self._in_weights(), self._in_biases()
-        if query is key and key is value and hasattr(self, "in_proj_weight"):
-            packed = F.linear(query, self.in_proj_weight, self.in_proj_bias)
-            projected = packed.split([self.qk_dim, self.qk_dim, self.v_dim], dim=-1)
+        projected: tuple[Tensor, ...]
+        if self._packed and query is key and key is value:
+            projected = F.linear(query, self.in_proj_weight, self.in_proj_bias).split(self._rows, dim=-1)
         else:
-            projected = tuple(map(F.linear, inputs, weights, biases))
+            projected = tuple(map(F.linear, (query, key, value), self._in_weights(), self._in_biases()))
         return tuple(rearrange(p, "b t (h d) -> b t h d", h=self.num_heads) for p in projected)
 
     def _code(self, query: Tensor, key: Tensor, bias: Tensor | None, masked: Masked) -> Code:
@@ -247,7 +240,7 @@ class HypernetworkAttention(nn.Module):
         score_bias: Float[Tensor, "#b #h #q #k"] | None = None,
         code_scale: Float[Tensor, "#b #h #q #k"] | None = None,
     ) -> tuple[Float[Tensor, "b q m"], Tensor | None]:
-        """Attend, and return the outputs with the latent code.
+        """Attend, and return the outputs with the latent code (b, h, q, k).
 
         Args:
             key_padding_mask: (b, k), True or -inf where a key is padding.
@@ -258,14 +251,14 @@ class HypernetworkAttention(nn.Module):
             score_bias: finite numbers added to the scores, such as a relative position bias.
             code_scale: factor on the normalised code, for dropout masks drawn by the caller.
 
-        Returns: outputs, and the code (b, h, q, k) or None.
-        Differs: torch averages the weights by default and refuses is_causal without a mask; here a query that
-            sees no key gets code 0 where torch returns NaN.
+        Differs: torch averages the weights by default, refuses is_causal without a mask, and returns NaN for a
+            query that sees no key, whose code is 0 here.
         """
-        shape = (self.num_heads, query.shape[1], key.shape[1])
+        if query.is_nested:
+            raise ValueError("nested tensors are not supported: build TransformerEncoder(enable_nested_tensor=False)")
+        shape = (query.shape[0], self.num_heads, query.shape[1], key.shape[1])
         bias, masked = split_masks(attn_mask, key_padding_mask, is_causal, shape, query.device)
-        if score_bias is not None:
-            bias = score_bias if bias is None else bias + score_bias
+        bias = score_bias if bias is None else bias if score_bias is None else bias + score_bias
         queries, keys, values = self._project(query, key, value)
         code = self._code(queries, keys, bias, masked)
         if code_scale is not None:
@@ -274,30 +267,28 @@ class HypernetworkAttention(nn.Module):
             code = F.dropout(code, self.dropout)
         mixed = VALUE_NETWORKS[self.value_network](code, values, self.activation, self.inner_weight)
         output = self.out_proj(rearrange(mixed, "b q h d -> b q (h d)"))
-        if not need_weights:
-            return output, None
-        return output, reduce(code, "b h q k -> b q k", "mean") if average_attn_weights else code
+        if average_attn_weights:
+            code = reduce(code, "b h q k -> b q k", "mean")
+        return output, code if need_weights else None
 
     def value_network_weights(
         self, query: Float[Tensor, "b q m"], key: Float[Tensor, "b k m_key"]
     ) -> tuple[Float[Tensor, "b q k _ _"], ...]:
         """Generate the weight matrices of the value network of every pair, innermost layer first.
 
-        Standard attention has one matrix, W_{q,k} = sum_h a[h,q,k] W_h^out W_h^value, HYLA two, HYLA+ three.
-        Without biases, y_q is the sum over k of that network applied to x_k, exactly.
+        Standard attention has one, W_{q,k} = sum_h a[h,q,k] W_h^out W_h^value, HYLA two, HYLA+ three. Without
+        biases, y_q is the sum over k of that network applied to x_k, exactly.
 
         Returns: matrices (b, q, k, out, in).
-        Raises: ValueError for relu_values, which applies a non-linearity that the code does not generate.
-        Source: paper, equations 3 to 5.
+        Raises: ValueError for relu_values, whose non-linearity stands outside what the code generates.
         """
         if self.value_network == "relu_values":
-            raise ValueError("value_network='relu_values' generates no value network: choose another of "
-                             f"{sorted(set(VALUE_NETWORKS) - {'relu_values'})}")  # fmt: skip
-        w_q, w_k, w_v = self._in_weights()
-        b_q, b_k, _ = self._in_biases()
-        queries, keys = F.linear(query, w_q, b_q), F.linear(key, w_k, b_k)
+            raise ValueError("value_network='relu_values' generates no value network: use hyper_relu or another one")
+        (w_q, w_k, w_v), (b_q, b_k, _) = self._in_weights(), self._in_biases()
         heads = {"h": self.num_heads}
-        code = self._code(*(rearrange(t, "b t (h d) -> b t h d", **heads) for t in (queries, keys)), None, None)
+        queries, keys = F.linear(query, w_q, b_q), F.linear(key, w_k, b_k)
+        queries, keys = (rearrange(p, "b t (h d) -> b t h d", **heads) for p in (queries, keys))
+        code = self._code(queries, keys, None, None)
         inside = rearrange(w_v, "(h d) m -> h d m", **heads)
         outside = rearrange(self.out_proj.weight, "m (h d) -> h m d", **heads)
         if self.value_network == "linear":

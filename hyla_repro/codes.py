@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 import torch
-from einops import rearrange
+from einops import rearrange, reduce
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hyla_repro.attention import HypernetworkAttention
+from hyla_repro.counter_rng import CounterRNG
 from hyla_repro.experiment import Experiment
 from hyla_repro.tasks import FuzzyLogic
 from hyla_repro.training import load_model
@@ -39,6 +41,30 @@ def response_codes(
         parts.append((rearrange(own, "l b h -> b l h"), batch.terms, batch.targets[:, 0]))
     codes, terms, targets = (torch.cat(column) for column in zip(*parts, strict=True))
     return codes, terms, targets
+
+
+def generated_variance(
+    normalizer: str, n_heads: int, score_scale: float = 1.0, d_model: int = 128, n_tokens: int = 32, seed: int = 0
+) -> dict[str, float]:
+    """Return the variance of HYLA's generated output layer over that of an ordinary layer, 1 / fan-in.
+
+    Args:
+        score_scale: factor on the query weights, and so on the scores, as training may grow them.
+
+    Returns: `median`, `low` and `high` (5 and 95 %) over the pairs (q, k) of a random sequence.
+    """
+    rng = CounterRNG(seed, "generated_variance")
+    layer = HypernetworkAttention(d_model, n_heads, bias=False, normalizer=normalizer)
+    with torch.no_grad():
+        for step, weight in enumerate((layer.in_proj_weight, layer.out_proj.weight)):
+            weight.copy_(rng.truncated_normal(step, tuple(weight.shape)) * d_model**-0.5)
+        layer.in_proj_weight[:d_model] *= score_scale
+        x = rng.normal(2, (1, n_tokens, d_model))
+        _, output_layer = layer.value_network_weights(x, x)
+    fan_in = d_model // n_heads
+    ratios = fan_in * reduce(output_layer.square(), "1 q k o i -> (q k)", "mean").numpy()
+    low, median, high = np.quantile(ratios, (0.05, 0.5, 0.95))
+    return {"median": float(median), "low": float(low), "high": float(high)}
 
 
 def chance_f1(share: float) -> float:
@@ -84,6 +110,7 @@ def embedding_table(run: Experiment, weights: bytes, sequences: int = _PLANE_SEQ
     from sklearn.manifold import TSNE
 
     model, task = load_model(weights, run), run.build_task()
+    assert isinstance(task, FuzzyLogic)
     codes, terms, targets = response_codes(model, task, "heldout_fixed_query", sequences)
     plane = TSNE(init="pca", perplexity=30, random_state=run.seed).fit_transform(codes[:, -1].numpy())
     plane = 100 * plane / np.abs(plane).max()

@@ -56,9 +56,7 @@ class CounterRNG:
     def _words(self, step: int | Tensor, size: int, device: torch.device | str) -> Tensor:
         return rearrange(self.bits(step, -(-size // 4), device), "word n -> (n word)")[:size]
 
-    def uniform(
-        self, step: int | Tensor, shape: tuple[int, ...], device: torch.device | str = "cpu"
-    ) -> Tensor:
+    def uniform(self, step: int | Tensor, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
         """Return float32 numbers uniform on the multiples of 2**-24 in [0, 1)."""
         words = self._words(step, prod(shape), device) >> 8
         return (words.to(torch.float32) * 2.0**-24).reshape(shape)
@@ -81,9 +79,7 @@ class CounterRNG:
         first = accepted.argmax(0, keepdim=True)
         return (words.gather(0, first)[0] % bound).reshape(shape)
 
-    def permutations(
-        self, step: int | Tensor, count: int, n: int, device: torch.device | str = "cpu"
-    ) -> Tensor:
+    def permutations(self, step: int | Tensor, count: int, n: int, device: torch.device | str = "cpu") -> Tensor:
         """Return `count` uniform permutations (count, n) of 0..n-1, by sorting 62-bit keys."""
         high, low = self.bits(step, count * n, device)[:2]
         keys = rearrange(((high >> 2) << 32) | low, "(c n) -> c n", n=n)

@@ -20,7 +20,7 @@ class Experiment(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task_name: str
-    task: dict[str, int | float]
+    task: dict[str, Any]
     model: TransformerConfig
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)
@@ -36,8 +36,13 @@ class Experiment(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Experiment":
-        choose("task", self.task_name, TASKS)
-        task = self.build_task()
+        fields = TASKS[choose("task", self.task_name, TASKS)].__dataclass_fields__.keys() - {"seed"}
+        for name in self.task:
+            choose(f"setting of {self.task_name}", name, sorted(fields))
+        try:
+            task = self.build_task()
+        except TypeError as error:
+            raise ValueError(f"task={self.task} has a value of a wrong type: {error}") from error
         sizes = (task.n_tokens, task.n_inputs, task.n_outputs)
         if sizes != (self.model.n_positions, self.model.n_inputs, self.model.n_outputs):
             raise ValueError(f"the model's (n_positions, n_inputs, n_outputs) must be the task's {sizes}")

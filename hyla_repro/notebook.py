@@ -61,8 +61,8 @@ def check_device(device: str) -> str:
         return device
     import torch
 
-    found = ["cpu", *(["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))] if torch.cuda.is_available() else [])]
-    return choose("device", device, found)
+    numbered = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return choose("device", device, ["cpu", *(["cuda"] if numbered else []), *numbered])
 
 
 def start(figure: str, namespace: Mapping[str, Any]) -> Scale:

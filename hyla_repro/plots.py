@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hyla_repro import paths
-from hyla_repro.compare import NAMES
 from hyla_repro.presets import METHODS
+from hyla_repro.summary import NAMES
 
 _PALETTE = sns.color_palette("colorblind")
 COLORS = {"softmax": _PALETTE[0], "linear": _PALETTE[1], "hyla": _PALETTE[2]}
@@ -19,15 +19,16 @@ MARKERS = {"softmax": "s", "linear": "^", "hyla": "o"}
 # The preset whose results are committed and drawn in figures/; other presets draw into a sub-folder.
 SHOWN_PRESET = "laptop"
 _STYLE = {
-    "figure.facecolor": "white", "figure.dpi": 110, "savefig.dpi": 200, "font.size": 10, "axes.titlesize": 10,
-    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "figure.constrained_layout.use": True,
+    "figure.facecolor": "white", "figure.dpi": 110, "font.size": 10, "axes.titlesize": 10, "legend.frameon": False,
+    "axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True,
 }  # fmt: skip
 
 
+_styled = plt.rc_context(_STYLE)
+
+
 def _axes(rows: int, columns: int, width: float, height: float, **options: object) -> tuple[Figure, np.ndarray]:
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **options)
-    return figure, axes
+    return plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **options)
 
 
 def save_figure(figure: Figure, name: str, preset: str = SHOWN_PRESET) -> Path:
@@ -39,7 +40,7 @@ def save_figure(figure: Figure, name: str, preset: str = SHOWN_PRESET) -> Path:
     return path
 
 
-def _percent_axis(ax: Axes, label: str, low: float = 0) -> None:
+def _percent_axis(ax: Axes, label: str, low: float = 0.0) -> None:
     ax.set(ylabel=label, ylim=(low, 102))
     ax.grid(axis="y", color="0.9")
     ax.set_axisbelow(True)
@@ -73,6 +74,7 @@ def _two_cuts(row: np.ndarray, scores: pd.DataFrame, runs: pd.DataFrame, split: 
         ax.set_xlabel(title)
 
 
+@_styled
 def fig1(code: np.ndarray, generated: np.ndarray, direct: np.ndarray, by_pairs: np.ndarray) -> Figure:
     """Draw the latent codes of one query, the matrices they generate, and both ways to compute the output.
 
@@ -81,7 +83,7 @@ def fig1(code: np.ndarray, generated: np.ndarray, direct: np.ndarray, by_pairs: 
         generated: (k, out, in), the matrices W_{q,k} of that query.
         direct, by_pairs: outputs of multi-head attention, and of the sum over pairs of generated networks.
     """
-    figure, axes = _axes(1, 5, 11, 2.7, width_ratios=[1.6, 1, 1, 1, 1.6])
+    figure, axes = _axes(1, 5, 11.0, 2.7, width_ratios=[1.6, 1, 1, 1, 1.6])
     first, *matrices, last = axes[0]
     limit = np.abs(code).max()
     first.imshow(code, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
@@ -89,7 +91,8 @@ def fig1(code: np.ndarray, generated: np.ndarray, direct: np.ndarray, by_pairs: 
     limit = np.abs(generated).max()
     for key, ax in enumerate(matrices):
         ax.imshow(generated[key], cmap="RdBu_r", vmin=-limit, vmax=limit)
-        ax.set(title=f"generated $W_{{q,{key}}}$", xticks=[], yticks=[], xlabel="input", ylabel="output")
+        ax.set(title=f"generated $W_{{q,{key}}}$", xticks=[], yticks=[], xlabel="input")
+    matrices[0].set_ylabel("output")
     reach = 1.1 * np.abs(direct).max()
     last.plot([-reach, reach], [-reach, reach], color="0.8", lw=1)
     last.plot(direct.ravel(), by_pairs.ravel(), "o", ms=3, color=_PALETTE[0])
@@ -97,28 +100,31 @@ def fig1(code: np.ndarray, generated: np.ndarray, direct: np.ndarray, by_pairs: 
     return figure
 
 
-def figa1(table: pd.DataFrame) -> Figure:
-    """Draw the variance of the generated weights at initialisation against the number of heads.
+@_styled
+def figa1(by_heads: pd.DataFrame, by_scale: pd.DataFrame) -> Figure:
+    """Draw the variance of the generated output layer at initialisation, against heads and against score scale.
 
     Args:
-        table: columns normalizer, n_heads, first, second (variance times fan-in, 1 for an ordinary layer).
+        by_heads, by_scale: columns normalizer, n_heads or score_scale, and median, low, high over pairs.
     """
-    figure, axes = _axes(1, 2, 8, 3.2, sharey=True)
+    figure, axes = _axes(1, 2, 9.0, 3.4, sharey=True)
     looks = {"rms_head": ("o", _PALETTE[2]), "none": ("^", _PALETTE[1]), "softmax": ("s", _PALETTE[0])}
-    titles = ("first generated layer", "second generated layer")
-    for ax, column, title in zip(axes[0], ("first", "second"), titles, strict=True):
+    cuts = ((by_heads, "n_heads", "heads h"), (by_scale, "score_scale", "scale of the scores"))
+    for ax, (table, axis, label) in zip(axes[0], cuts, strict=True):
         for normalizer, (marker, color) in looks.items():
             part = table[table["normalizer"] == normalizer]
-            ax.plot(part["n_heads"], part[column], marker=marker, color=color, label=normalizer)
-        ax.axhline(1.0, color="0.6", lw=1, ls=":")
-        ax.set(xscale="log", yscale="log", xlabel="heads h", title=title, xticks=(ticks := [1, 2, 4, 8, 16]))
-        ax.set_xticks(ticks, [str(tick) for tick in ticks])
+            ax.plot(part[axis], part["median"], marker=marker, color=color, label=normalizer)
+            ax.fill_between(part[axis], part["low"], part["high"], color=color, alpha=0.2, lw=0)
+        ax.axhline(1.0, color="0.4", lw=1, ls=":")
+        ax.set(xscale="log", yscale="log", xlabel=label)
+        ax.set_xticks(ticks := sorted(table[axis].unique()), [f"{tick:g}" for tick in ticks])
         ax.minorticks_off()
-    axes[0, 0].set_ylabel("weight variance / ordinary initialisation")
-    axes[0, 0].legend(title="normaliser")
+    axes[0, 0].set_ylabel("variance / ordinary initialisation")
+    axes[0, 1].legend(title="normaliser")
     return figure
 
 
+@_styled
 def fig2a(functions: dict[str, np.ndarray], split: np.ndarray) -> Figure:
     """Draw fuzzy functions over two of their variables, and which pairs of terms are trained on.
 
@@ -135,26 +141,33 @@ def fig2a(functions: dict[str, np.ndarray], split: np.ndarray) -> Figure:
     ax.imshow(split, cmap=plt.matplotlib.colors.ListedColormap(colors), vmin=0, vmax=3, origin="lower")
     for color, label in zip(colors[1:], ("train", "held out", "unknown terms"), strict=True):
         ax.plot([], [], "s", color=color, label=label)
-    ax.set(xlabel="first term", ylabel="second term", title="functions = pairs of terms")
+    ticks = range(0, len(split), 3)
+    ax.set(xlabel="first term", ylabel="second term", title="functions: pairs of terms", xticks=ticks, yticks=ticks)
     ax.legend(loc="lower right", fontsize=8)
     return figure
 
 
+@_styled
 def fig2c(scores: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """Draw held-out R2 against the number of examples and the fraction held out."""
-    figure, axes = _axes(1, 2, 9, 3.6, sharey=True)
+    figure, axes = _axes(1, 2, 9.0, 3.6, sharey=True)
     _two_cuts(axes[0], scores, runs, "heldout", "R² on held-out combinations (%)", _floor(runs, "heldout"))
-    axes[0, 0].legend(loc="lower right")
+    _methods_legend(figure, axes)
     return figure
 
 
+@_styled
 def figa3(scores: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """Draw R2 on training functions (top) and on functions of unknown terms (bottom)."""
-    figure, axes = _axes(2, 2, 9, 6.4, sharey="row")
+    figure, axes = _axes(2, 2, 9.0, 6.4, sharey="row")
     _two_cuts(axes[0], scores, runs, "test", "R² on training functions (%)", _floor(runs, "test"))
     _two_cuts(axes[1], scores, runs, "unknown_terms", "R² on unknown terms (%)", _floor(runs, "unknown_terms"))
-    axes[0, 0].legend(loc="lower right")
+    _methods_legend(figure, axes)
     return figure
+
+
+def _methods_legend(figure: Figure, axes: np.ndarray) -> None:
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(METHODS))
 
 
 def _floor(runs: pd.DataFrame, split: str) -> float:
@@ -162,10 +175,11 @@ def _floor(runs: pd.DataFrame, split: str) -> float:
     return min(0.0, 20 * np.floor(5 * runs[split].min()))
 
 
+@_styled
 def fig2b(decoding: pd.DataFrame) -> Figure:
     """Draw the F1 of decoding a term from the code, by layer and method, one dot per seed."""
     layers = sorted(decoding["layer"].unique())
-    figure, axes = _axes(1, 1, 6, 3.6)
+    figure, axes = _axes(1, 1, 6.0, 3.6)
     ax = axes[0, 0]
     for shift, method in zip((-0.25, 0.0, 0.25), METHODS, strict=True):
         seeds = decoding[decoding["variant"] == method].groupby(["layer", "seed"])["f1"].mean()
@@ -178,29 +192,32 @@ def fig2b(decoding: pd.DataFrame) -> Figure:
     ax.axhline(decoding["chance"].mean(), color="0.4", ls=":", label="always yes")
     ax.set(ylabel="F1 on held-out functions", ylim=(0, 1.02), xlabel="layer")
     ax.set_xticks(range(len(layers)), [str(layer) for layer in layers])
-    ax.legend(loc="upper left")
+    figure.legend(loc="outside upper center", ncols=4, fontsize=9)
     return figure
 
 
+@_styled
 def fig2d(plane: pd.DataFrame, term: int) -> Figure:
     """Draw the codes in the plane, one column per method, coloured by target (top) and by one term (bottom)."""
     methods = [method for method in METHODS if method in set(plane["variant"])]
-    figure, axes = _axes(2, len(methods), 3 * len(methods) + 1, 6, sharex=True, sharey=True)
+    figure, axes = _axes(2, len(methods), 3.0 * len(methods) + 1.0, 6.2)
     for column, method in enumerate(methods):
         part = plane[plane["variant"] == method]
         has_term = part["function"].map(lambda name: str(term) in name.split("+"))
         points = axes[0, column].scatter(part["x"], part["y"], c=part["target"], s=5, cmap="viridis", vmin=0, vmax=1)
-        for shown, color, label in ((~has_term, "0.8", f"without term {term}"), (has_term, _PALETTE[3], f"with term {term}")):
+        for shown, color, label in ((~has_term, "0.8", "without"), (has_term, _PALETTE[3], "with")):
+            label = f"{label} term {term}"
             axes[1, column].scatter(part["x"][shown], part["y"][shown], s=5, color=color, label=label)
         axes[0, column].set(title=NAMES[method], xticks=[], yticks=[])
-        axes[1, column].set(xlabel="t-SNE 1")
+        axes[1, column].set(xlabel="t-SNE 1", xticks=[], yticks=[])
     for ax in axes[:, 0]:
         ax.set_ylabel("t-SNE 2")
     figure.colorbar(points, ax=list(axes[0]), label="target f(x)", shrink=0.8)
-    axes[1, -1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=2)
+    figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, markerscale=2)
     return figure
 
 
+@_styled
 def tablea1(scores: pd.DataFrame, published: pd.DataFrame) -> Figure:
     """Draw our held-out R2 beside the published one for every ablation; whiskers are standard errors."""
     variants = list(scores["variant"])[::-1]
@@ -216,5 +233,5 @@ def tablea1(scores: pd.DataFrame, published: pd.DataFrame) -> Figure:
     ax.set_xlabel("R² on held-out combinations (%)")
     ax.grid(axis="x", color="0.9")
     ax.set_axisbelow(True)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.legend(loc="outside upper center", ncols=2)
     return figure

@@ -33,7 +33,9 @@ def fuzzy_logic(
     optimization: tuple[float, float] = (1e-3, 0.1),
     attention_dropout: float = 0.1,
 ) -> Experiment:
-    """Return one fuzzy-logic run with L=4 variables and K=2 terms (paper.md section 4; Table A2)."""
+    """Return one fuzzy-logic run with 4 variables and 2 terms (paper, section on fuzzy logic and its appendix)."""
+    choose("preset", preset, PRESETS)
+    choose("variant", variant, VARIANTS)
     learning_rate, weight_decay = optimization
     return Experiment(
         task_name="fuzzy_logic",

@@ -1,7 +1,7 @@
 """Parameters in the layout of the authors' JAX/Flax release, to and from a Transformer of this package."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,10 @@ _MIXERS = {
     "linear_hypatt_mlp_linear_no_rms_head": "hyla_no_relu_no_rms_head",
     "softmax_hypatt": "hyla_softmax",
 }
-_FEED_FORWARDS = {"gelu_mlp": ("gelu", ("up", "down")), "swiglu": ("swiglu", ("gate", "up", "down"))}
+_FEED_FORWARDS: dict[str, tuple[Literal["gelu", "swiglu"], tuple[str, ...]]] = {
+    "gelu_mlp": ("gelu", ("up", "down")),
+    "swiglu": ("swiglu", ("gate", "up", "down")),
+}
 
 
 def release_config(config: Mapping[str, Any], n_inputs: int | None = None) -> TransformerConfig:
@@ -30,9 +33,9 @@ def release_config(config: Mapping[str, Any], n_inputs: int | None = None) -> Tr
     """
     if config["norm"] != "layer" or config["share_params_over_layers"] or not config["use_relative_position"]:
         raise ValueError("only LayerNorm, unshared layers and relative positions can be loaded")
+    kind = _FEED_FORWARDS[choose("state_mixer", config["state_mixer"], _FEED_FORWARDS)][0]
     return TransformerConfig(
-        variant=_MIXERS[choose("sequence_mixer", config["sequence_mixer"], _MIXERS)],
-        feed_forward=_FEED_FORWARDS[choose("state_mixer", config["state_mixer"], _FEED_FORWARDS)][0],
+        variant=_MIXERS[choose("sequence_mixer", config["sequence_mixer"], _MIXERS)], feed_forward=kind,
         n_layers=config["num_layers"], d_model=config["emb_dim"], n_heads=config["num_heads"],
         qk_dim=config["qk_dim"], v_dim=config["v_dim"], d_ff=config["mlp_dim"],
         n_positions=config["relative_position_max_dist"], causal=config["use_causal_mask"],

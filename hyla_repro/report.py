@@ -7,8 +7,9 @@ import pandas as pd
 from hyla_repro import paths
 from hyla_repro.compare import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, best_verdict, claims
 from hyla_repro.presets import FIGURES, experiments
-from hyla_repro.results import RUNS, Store
+from hyla_repro.results import RUNS, Store, cost
 from hyla_repro.runs import write_atomically
+from hyla_repro.summary import NAMES, summarize
 
 _PAGES = {
     "fig1": "fig1-attention-is-a-hypernetwork", "fig2c": "fig2c-compositional-generalization",
@@ -34,14 +35,20 @@ def _runs_section(store: Store) -> str:
         lines.append([f"`{figure}`", *counts])
     parts = [_table(["runs of", "laptop", "paper"], lines)]
     if len(runs):
-        groups = runs.groupby(["device", "instruction_set", "threads", "torch", "steps"])
-        rows = [
-            [str(value) for value in key] + [str(len(part)), f"{part['minutes'].sum() / 60:.1f}",
-             part["date"].min() if part["date"].nunique() == 1 else f"{part['date'].min()} to {part['date'].max()}"]
-            for key, part in groups
-        ]  # fmt: skip
-        parts.append(_table(["device", "instruction set", "threads", "torch", "steps", "runs", "hours", "date"], rows))
+        table = cost(runs)
+        parts.append(_table(list(table.columns), table.astype(str).to_numpy().tolist()))
     return "\n\n".join(parts)
+
+
+def _dropout_section(store: Store) -> str:
+    """Show what Deviation D1 is worth: held-out and in-distribution R2 with and without attention dropout."""
+    scores = summarize(store.runs(experiments("dropout", "laptop")))
+    rows = [
+        [NAMES[row.variant], f"{row.attention_dropout:g}", f"{row.test:.1f} ± {row.test_se:.1f}",
+         f"{row.heldout:.1f} ± {row.heldout_se:.1f}", str(row.n)]
+        for row in scores.itertuples()
+    ]  # fmt: skip
+    return _table(["method", "attention dropout", "training functions, R² (%)", "held-out, R² (%)", "seeds"], rows)
 
 
 def verdicts(store: Store) -> pd.DataFrame:
@@ -49,8 +56,8 @@ def verdicts(store: Store) -> pd.DataFrame:
     rows = []
     for claim in claims(store):
         decided, ours, preset = best_verdict(claim, store)
-        rows.append({"id": claim.id, "figure": claim.figure, "statement": claim.statement, "published": claim.published,
-                     "ours": ours, "preset": preset, "verdict": decided, "rule": claim.rule, "level": claim.level})  # fmt: skip
+        fields = {name: getattr(claim, name) for name in ("id", "figure", "statement", "published", "rule", "level")}
+        rows.append({**fields, "ours": ours, "preset": preset, "verdict": decided})
     return pd.DataFrame(rows)
 
 
@@ -65,23 +72,32 @@ def page(store: Store) -> str:
         "[How to read a verdict](verdicts.md) explains the terms.",
         f"**{len(table)} claims: {tally}.**",
     ]
-    for title, part in (("Orderings and trends", table[~table["level"]]), ("Levels of Table A1", table[table["level"]])):
+    for title, level in (("Orderings and trends", False), ("Levels of Table A1", True)):
         rows = [
-            [f"[{row.id}]({_PAGES[row.figure]}.ipynb)", row.statement, row.published, row.ours, row.preset, f"**{row.verdict}**"]
-            for row in part.itertuples()
+            [f"[{r.id}]({_PAGES[r.figure]}.ipynb)", r.statement, r.published, r.ours, r.preset, f"**{r.verdict}**"]
+            for r in table[table["level"] == level].itertuples()
         ]
         sections += [f"## {title}", _table(["claim", "statement", "paper", "here", "preset", "verdict"], rows)]
     rules = [[row.id, row.rule] for row in table[~table["level"]].itertuples()]
     rules.append(["levels", table[table["level"]]["rule"].iloc[0]])
-    sections += ["## Rules", _table(["claim", "reproduced when"], rules), "## Runs behind it", _runs_section(store)]
+    sections += [
+        "## Rules",
+        _table(["claim", "reproduced when"], rules),
+        "## Attention dropout",
+        "N = 32, 70 % held out, preset laptop; [D1](deviations.md) says why this is measured.",
+        _dropout_section(store),
+        "## Runs behind it",
+        _runs_section(store),
+    ]
     return "\n\n".join(sections) + "\n"
 
 
 def readme_section(store: Store) -> str:
     """Return the README's table between its two marks."""
     table = verdicts(store)
-    rows = [[row.statement, row.published, row.ours, f"{row.verdict} ({row.preset})" if row.verdict != NOT_TESTED else row.verdict]
-            for row in table[~table["level"]].itertuples()]  # fmt: skip
+    table = table[~table["level"]]
+    scale = table["preset"].map(" ({})".format).where(~table["preset"].eq("any") & ~table["verdict"].eq(NOT_TESTED), "")
+    rows = table[["statement", "published", "ours"]].assign(verdict=table["verdict"] + scale).to_numpy().tolist()
     return "\n".join([BEGIN, "", _table(["claim of the paper", "paper", "here", "verdict"], rows), "", END])
 
 

@@ -155,6 +155,13 @@ def require(table: pd.DataFrame, figure: str, preset: str) -> pd.DataFrame:
     return table
 
 
+def cost(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return what runs cost: how many, on which device, with how many threads, hours in all, and when."""
+    groups = runs.groupby(["device", "instruction_set", "threads", "torch", "steps"], as_index=False)
+    table = groups.agg(runs=("minutes", "size"), hours=("minutes", "sum"), since=("date", "min"), until=("date", "max"))
+    return table.assign(hours=(table["hours"] / 60).round(1)).astype({"threads": int, "steps": int})
+
+
 def collect(store: Store | None = None, presets: Iterable[str] = ("laptop", "paper")) -> str:
     """Add every finished run of these presets to the committed tables, and return a line that says what was added.
 

@@ -4,12 +4,13 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
@@ -35,6 +36,25 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def seal(facts: dict[str, Any]) -> bytes:
+    """Return facts as JSON that ends in the digest of its own text, which is computed with the digest left empty."""
+    text = json.dumps(facts | {"sha256": ""}, indent=1) + "\n"
+    return text.replace('"sha256": ""', f'"sha256": "{sha256(text.encode())}"').encode()
+
+
+def unseal(content: bytes) -> dict[str, Any]:
+    """Return the facts of a sealed text.
+
+    Raises: ValueError if any byte of it was altered.
+    """
+    match = re.search(rb'"sha256": "([0-9a-f]{64})"\n}\n\Z', content)
+    if not match or sha256(content.replace(match[1], b"")) != match[1].decode():
+        raise ValueError("its digest does not match")
+    facts = json.loads(content)
+    del facts["sha256"]
+    return facts
 
 
 class RunLockedError(RuntimeError):
@@ -79,7 +99,7 @@ class Ledger:
         path = self.folder(run) / RESULT
         advice = f"delete {path.parent} and run again, or restore the file"
         try:
-            result = json.loads(path.read_text())
+            result = unseal(path.read_bytes())
             for name, digest in result["files"].items():
                 if sha256((path.parent / name).read_bytes()) != digest:
                     raise DataError(f"{path.parent / name} is not what {RESULT} recorded: {advice}")
@@ -101,7 +121,7 @@ class Ledger:
             write_atomically(folder / name, content)
         digests = {name: sha256(content) for name, content in files.items()}
         result = {"id": run.id, "experiment": run.model_dump(mode="json"), **facts, "files": digests}
-        write_atomically(folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
+        write_atomically(folder / RESULT, seal(result))
         for checkpoint in folder.glob("checkpoint-*.safetensors"):
             checkpoint.unlink()
 
@@ -117,7 +137,7 @@ class Ledger:
 
     def load_checkpoint(self, run: Experiment) -> tuple[bytes | None, list[Path]]:
         """Return the newest checkpoint that is what its name says, and the damaged ones passed over."""
-        damaged = []
+        damaged: list[Path] = []
         for path in sorted(self.folder(run).glob("checkpoint-*.safetensors"), reverse=True):
             content = path.read_bytes()
             if sha256(content)[:32] == path.stem.rsplit("-", 1)[-1]:
@@ -134,10 +154,8 @@ class Ledger:
         folder = self.folder(run)
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunLockedError(f"{run.label} is being trained by {self.holder(run)}") from None
+            if not self._take(file):
+                raise RunLockedError(f"{run.label} is being trained by {self.holder(run)}")
             file.truncate(0)
             since = time.strftime("%Y-%m-%d %H:%M:%S")
             file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
@@ -147,6 +165,16 @@ class Ledger:
             finally:
                 file.truncate(0)
                 fcntl.flock(file, fcntl.LOCK_UN)
+
+    @staticmethod
+    def _take(file: IO[str]) -> bool:
+        # Whoever asks for a run's state holds its lock for an instant, which must not look like training it.
+        for wait in (0.0, 0.05, 0.1, 0.2, 0.4):
+            time.sleep(wait)
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+        return False
 
     def holder(self, run: Experiment) -> str | None:
         """Return who is training the run, or None."""

@@ -122,10 +122,11 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        if config.vocab_size is None:
-            self.embedding: nn.Module = nn.Linear(config.n_inputs, config.d_model)
+        self.embedding: nn.Linear | nn.Embedding
+        if config.n_inputs is not None and config.n_outputs is not None:
+            self.embedding = nn.Linear(config.n_inputs, config.d_model)
             self.read_out = nn.Linear(config.d_model, config.n_outputs)
-        else:
+        elif config.vocab_size is not None:
             self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.d_model, eps=1e-6)
@@ -137,19 +138,17 @@ class Transformer(nn.Module):
 
         Kernels: truncated normal with variance 1 / fan-in. Position tables: normal, std 1 / sqrt(buckets).
         Embedding of tokens: normal, variance 1 / width. Biases 0, LayerNorm scales 1.
-        Source: Flax's default initialisers, which the release uses (they are what paper.md trap 2 lists).
+        Source: Flax's default initialisers, which the release uses.
         """
         for name, parameter in self.named_parameters():
             rng = CounterRNG(seed, f"init/{name}")
             shape = tuple(parameter.shape)
             if parameter.ndim == 1:
                 parameter.fill_(1.0 if name.rsplit(".", 2)[-2].startswith("norm") and name.endswith("weight") else 0.0)
-            elif name.endswith("position.table"):
-                parameter.copy_(rng.normal(0, shape) * shape[1] ** -0.5)
-            elif name == "embedding.weight" and self.config.vocab_size is not None:
+            elif name.endswith("position.table") or (name == "embedding.weight" and self.config.vocab_size is not None):
                 parameter.copy_(rng.normal(0, shape) * shape[1] ** -0.5)
             else:
-                # HYLA+'s middle layer is summed over heads, so its fan-in counts them (our reading, D7).
+                # HYLA+'s middle layer is summed over heads, so its fan-in counts them (our reading, D8).
                 fan_in = shape[0] * shape[1] if name.endswith("inner_weight") else shape[1]
                 parameter.copy_(rng.truncated_normal(0, shape) * fan_in**-0.5)
         return self
@@ -160,7 +159,7 @@ class Transformer(nn.Module):
         return_codes: bool = False,
         last: int | None = None,
         code_scales: Float[Tensor, "l q k"] | None = None,
-    ) -> Tensor | tuple[Tensor, list[Float[Tensor, "b h q k"]]]:
+    ) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Map inputs (b, t, n_inputs), or tokens (b, t), to outputs (b, q, n_outputs).
 
         Args:
@@ -170,11 +169,13 @@ class Transformer(nn.Module):
             code_scales: one factor per layer and pair on the normalised codes (dropout), shared by batch and heads.
 
         Returns: outputs; with return_codes also one code per layer, the final one of the read-out queries only.
-        Raises: ValueError for inputs of the wrong width or more tokens than n_positions.
+        Raises: ValueError for inputs of the wrong width, more tokens than n_positions, or `last` beyond the tokens.
         """
         expected = (3, self.config.n_inputs) if self.config.vocab_size is None else (2, inputs.shape[-1])
         if (inputs.ndim, inputs.shape[-1]) != expected:
             raise ValueError(f"inputs of shape {tuple(inputs.shape)} do not fit: need {self._input_shape()}")
+        if last is not None and not 1 <= last <= inputs.shape[1]:
+            raise ValueError(f"last={last} is out of range: these inputs have 1 to {inputs.shape[1]} tokens to read")
         x, codes = self.embedding(inputs), []
         for index, block in enumerate(self.blocks):
             queries = last if index == len(self.blocks) - 1 else None

@@ -1,6 +1,6 @@
 """Task generators: a batch is a pure function of (task, split, seed, step)."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from hyla_repro.tasks.fuzzy_logic import FuzzyLogic, FuzzyLogicBatch
 
 
+@runtime_checkable
 class Batch(Protocol):
     """What every batch has; tasks add the labels that describe its problems (terms, rules)."""
 
@@ -18,10 +19,12 @@ class Batch(Protocol):
     def targets(self) -> Tensor: ...
 
 
+@runtime_checkable
 class Task(Protocol):
     """What training and evaluation ask of a task; tasks know no models."""
 
-    seed: int
+    @property
+    def seed(self) -> int: ...
 
     @property
     def n_tokens(self) -> int: ...

@@ -6,6 +6,7 @@ from itertools import combinations, product
 from math import comb
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from einops import rearrange, reduce, repeat
 from jaxtyping import Float, Int
@@ -80,6 +81,9 @@ class FuzzyLogic:
     evaluation_splits = ("test", "heldout", "unknown_terms")
 
     def __post_init__(self) -> None:
+        for name in ("n_variables", "n_terms", "n_examples", "seed"):
+            if type(getattr(self, name)) is not int:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not a whole number")
         if self.n_variables < 1 or self.n_variables > 10:
             raise ValueError(f"n_variables={self.n_variables} is out of range: use 1 to 10")
         if self.n_terms < 1:
@@ -173,3 +177,43 @@ class FuzzyLogic:
         variance = (values - reduce(values, "b t -> b 1", "mean")).square().mean(-1)
         error = (rearrange(outputs, "b 1 1 -> b 1") - batch.targets).square()
         return 1.0 - rearrange(error, "b 1 -> b") / variance
+
+
+def formula(terms: Int[Tensor, "k v"]) -> str:
+    """Return a function in mathtext, a bar over each negated variable."""
+    conjunctions = [" ".join(f"x_{v}" if plain else rf"\bar{{x}}_{v}" for v, plain in enumerate(term.tolist(), start=1))
+                    for term in terms]  # fmt: skip
+    return "$" + r" \vee ".join(conjunctions) + "$"
+
+
+def function_images(
+    task: FuzzyLogic, functions: list[tuple[int, ...]], others: tuple[float, ...] = (0.2, 0.7), size: int = 101
+) -> dict[str, np.ndarray]:
+    """Return images (x2, x1) of functions, given by term numbers, over their first two variables.
+
+    Args:
+        others: values of the remaining variables, repeated as needed.
+    """
+    axis = torch.linspace(0, 1, size)
+    x2, x1 = torch.meshgrid(axis, axis, indexing="ij")
+    rest = [torch.full_like(x1, others[i % len(others)]) for i in range(task.n_variables - 2)]
+    x = rearrange(torch.stack([x1, x2, *rest]), "v i j -> 1 (i j) v")
+    images = {}
+    for function in functions:
+        values = evaluate(task.terms[list(function)].unsqueeze(0), x)
+        images[formula(task.terms[list(function)])] = rearrange(values, "1 (i j) -> i j", i=size).numpy()
+    return images
+
+
+def split_matrix(task: FuzzyLogic) -> np.ndarray:
+    """Return, for pairs (larger, smaller) of terms: 1 train, 2 held out, 3 unknown terms, 0 no function.
+
+    Raises: ValueError unless functions have two terms.
+    """
+    if task.n_terms != 2:
+        raise ValueError(f"a matrix shows functions of 2 terms, not n_terms={task.n_terms}")
+    matrix = np.zeros((len(task.terms), len(task.terms)), dtype=int)
+    for number, pool in enumerate(("train", "heldout", "unknown_terms"), start=1):
+        low, high = task.functions[pool].numpy().T
+        matrix[high, low] = number
+    return matrix

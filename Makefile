@@ -1,0 +1,83 @@
+# The whole interface of the project; `make help` lists it, CI and CONTRIBUTING.md use the same targets.
+# Everything runs in .venv, which is made on first use and again whenever requirements.lock changes.
+
+PYTHON ?= python3
+# Installed only where PYTHON has no torch >= 2.6 of its own: an existing build suits its machine's GPU, or lack of one.
+TORCH ?= torch==2.13.0
+PRESET ?= smoke
+FIGURE ?= all
+# More arguments for pytest, such as ARGS="-m slow".
+ARGS ?=
+UV ?= uv
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+READY := .venv/.installed
+
+.DEFAULT_GOAL := book
+.DELETE_ON_ERROR:
+.PHONY: book test check reproduce figures linkcheck clean lock setup help
+
+book: $(READY)  ## Build the book from the committed results (the default)
+	$(BIN)/jupyter-book build book/ -W -n --keep-going
+
+test: $(READY)  ## Run the tests that need neither a GPU nor much time; ARGS="-m slow" for the others
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+reproduce: $(READY)  ## Train what is missing for FIGURE at PRESET (smoke, laptop, paper) and draw it
+	$(BIN)/hyla-repro reproduce $(FIGURE) --preset $(PRESET)
+
+figures: reproduce  ## The same as reproduce
+
+linkcheck: $(READY)  ## Follow the links of the book; needs the network
+	$(BIN)/jupyter-book build book/ --builder linkcheck
+
+clean:  ## Remove the built book, so that the next one is made from nothing
+	rm -rf book/_build
+
+setup: $(READY)  ## Only make .venv
+
+# Two stamps, each written last, so that no half-made environment is ever trusted: a new lock makes .venv anew,
+# an edited pyproject.toml only installs the package again.
+.venv/.locked: requirements.lock
+	@"$(PYTHON)" -c '$(NEEDS_PYTHON)'
+	"$(PYTHON)" -m venv --clear .venv
+	$(PIP) install --require-hashes -r requirements.lock
+# The machine's own packages are let in after the lock, behind it on the path, and only if they bring torch.
+	"$(PYTHON)" -m venv --without-pip --system-site-packages .venv
+	@$(BIN)/python -c '$(HAS_TORCH)' || { \
+		echo 'This Python has no torch >= 2.6: installing $(TORCH)' && \
+		"$(PYTHON)" -m venv --without-pip .venv && $(PIP) install '$(TORCH)' && $(PIP) check; }
+	touch $@
+
+$(READY): .venv/.locked pyproject.toml
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	touch $@
+
+define NEEDS_PYTHON
+import sys; sys.version_info >= (3, 11) or sys.exit("hyla-repro needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": give one with make PYTHON=...")
+endef
+
+define HAS_TORCH
+from importlib.metadata import distributions; versions = [d.version for d in distributions(name="torch")] or ["0.0"]; raise SystemExit(tuple(map(int, versions[0].split(".")[:2])) < (2, 6))
+endef
+
+# Both files keep what people wrote at their top, and every version that still fits; UPGRADE=--upgrade for newer ones.
+lock:  ## Write the versions in requirements.lock and environment.yml again (needs uv)
+	cp requirements.lock requirements.lock.new
+	$(UV) pip compile pyproject.toml --quiet --all-extras --universal --generate-hashes --no-emit-package torch \
+		--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE) --output-file requirements.lock.new
+	{ sed '/^$$/,$$d' requirements.lock; echo; cat requirements.lock.new; } > requirements.lock.tmp
+	{ sed '/# requirements.lock:$$/q' environment.yml; \
+		sed -n 's/^\([a-z].*==.*\) \\$$/      - "\1"/p' requirements.lock.tmp; } > environment.yml.tmp
+	mv requirements.lock.tmp requirements.lock
+	mv environment.yml.tmp environment.yml
+	rm requirements.lock.new
+
+help:  ## List these targets
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12

@@ -1,0 +1,125 @@
+"""Time a training step as it is run, against its own matrix products alone and against drawing its batch.
+
+The products are those that the model cannot do without: for each one of the forward pass also the two of the backward
+pass (one where the input needs no gradient), with the model's own shapes. They are timed as plain torch.mm and
+torch.bmm on random data, in turn with the steps, so that a busy machine slows both alike. The ratio says what is paid
+on top. With one thread, `--cpu-time` counts the process's own time, which waiting for a busy core does not lengthen.
+
+    python benchmarks/step_time.py --threads 1 --out step_time.csv
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import pandas as pd
+import torch
+import typer
+from torch import Tensor
+
+from hyla_repro import presets
+from hyla_repro.experiment import Experiment
+from hyla_repro.provenance import compiler_available, device_name
+from hyla_repro.training import _Training
+
+# (batch, m, k, n): batch products (m, k) x (k, n).
+Shape = tuple[int, int, int, int]
+
+
+def forward_products(run: Experiment) -> list[Shape]:
+    """Return the products of one forward pass that reads out the last token only."""
+    model, b, t = run.model, run.batch_size, run.model.n_positions
+    heads, d_qk, d_v = model.n_heads, model.qk_dim // model.n_heads, model.v_dim // model.n_heads
+    products: list[Shape] = []
+    for layer in range(model.n_layers):
+        q = 1 if layer == model.n_layers - 1 else t
+        if q == t:
+            products.append((1, b * t, model.d_model, 2 * model.qk_dim + model.v_dim))
+        else:
+            products.append((1, b * q, model.d_model, model.qk_dim))
+            products += [(1, b * t, model.d_model, width) for width in (model.qk_dim, model.v_dim)]
+        products.append((b * heads, q, d_qk, t))  # scores
+        if model.variant == "hyla":
+            products.append((b * t, q, heads, d_v))  # code x values, over the heads, for every key
+            products.append((b * q, heads, t, d_v))  # code x hidden, over the keys, for every query
+        else:
+            products.append((b * heads, q, t, d_v))
+        products.append((1, b * q, model.v_dim, model.d_model))
+        products += [(1, b * q, model.d_model, model.d_ff), (1, b * q, model.d_ff, model.d_model)]
+    products.append((1, b, model.d_model, model.n_outputs))
+    return products
+
+
+def floating_point_operations(run: Experiment) -> int:
+    embedding = 2 * 2 * run.batch_size * run.model.n_positions * run.model.n_inputs * run.model.d_model
+    return embedding + 3 * sum(2 * b * m * k * n for b, m, k, n in forward_products(run))
+
+
+def make_products(run: Experiment) -> Callable[[], None]:
+    """Return a call that does all products of one training step, forward and backward, and nothing else."""
+
+    def multiply(left: Tensor, right: Tensor) -> Callable[[], Tensor]:
+        return lambda: torch.mm(left[0], right[0]) if len(left) == 1 else torch.bmm(left, right)
+
+    calls = []
+    embedding = (1, run.batch_size * run.model.n_positions, run.model.n_inputs, run.model.d_model)
+    for b, m, k, n in [embedding, *forward_products(run)]:
+        left, right, gradient = torch.randn(b, m, k), torch.randn(b, k, n), torch.randn(b, m, n)
+        calls += [multiply(left, right), multiply(left.mT, gradient)]
+        if k != run.model.n_inputs:  # the embedding's input needs no gradient
+            calls.append(multiply(gradient, right.mT))
+
+    def all_products() -> None:
+        for call in calls:
+            call()
+
+    return all_products
+
+
+def measure(variant: str, repeats: int, compiled: bool, clock: Callable[[], float]) -> dict[str, float | str]:
+    """Return medians in milliseconds over `repeats` rounds of step, products and batch in turn."""
+    run = presets.fuzzy_logic("laptop", variant, 0, n_examples=32)
+    # So many steps that none of those timed here is followed by an evaluation.
+    run = run.model_copy(update={"steps": 10**8})
+    modes = {"eager": _Training(run, "cpu", use_compiler=False)}
+    if compiled:
+        modes["compiled"] = _Training(run, "cpu", use_compiler=True)
+    calls: dict[str, Callable[[], object]] = {name: training.advance for name, training in modes.items()}
+    calls["products"] = make_products(run)
+    task, step = run.build_task(), iter(range(10**8))
+    calls["batch"] = lambda: task.batch("train", next(step), run.batch_size)
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for round_ in range(repeats + 5):
+        for name, call in calls.items():
+            start = clock()
+            call()
+            if round_ >= 5:  # the first rounds compile and fill caches
+                seconds[name].append(clock() - start)
+    times = {f"{name}_ms": 1e3 * median(values) for name, values in seconds.items()}
+    best = min(times[f"{mode}_ms"] for mode in modes)
+    ratios = {f"{mode}_per_products": times[f"{mode}_ms"] / times["products_ms"] for mode in modes}
+    gflop = {"gflop": floating_point_operations(run) / 1e9}
+    return {"variant": variant, **times, **ratios, "batch_per_step": times["batch_ms"] / best, **gflop}
+
+
+def main(
+    threads: int = 1, repeats: int = 40, compiled: bool = True, cpu_time: bool = False, out: Path | None = None
+) -> None:
+    """Print one line per method; `--threads 0` uses all cores."""
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    compiled = compiled and compiler_available("cpu")
+    if cpu_time and torch.get_num_threads() > 1:
+        raise typer.BadParameter("--cpu-time adds up all threads: use it with --threads 1")
+    clock = time.process_time if cpu_time else time.perf_counter
+    rows = [measure(variant, repeats, compiled, clock) for variant in presets.METHODS]
+    facts = {"threads": torch.get_num_threads(), "clock": clock.__name__, "device": device_name("cpu")}
+    table = pd.DataFrame(rows).assign(**facts, torch=torch.__version__)
+    print(table.drop(columns=["device", "torch"]).to_string(index=False, float_format="{:.3f}".format))
+    if out is not None:
+        table.to_csv(out, index=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)

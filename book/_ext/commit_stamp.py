@@ -1,0 +1,60 @@
+"""Sphinx extension: say in the footer, and wherever a page has `{{ commit }}`, which commit the book was built from.
+
+No date is written: two clean builds of one commit are the same bytes.
+"""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
+
+ROOT = Path(__file__).resolve().parents[2]
+_MARK = re.compile(r"\{\{ *commit *\}\}")
+
+
+def commit(root: Path = ROOT) -> str:
+    """Return the commit, with `-dirty` for uncommitted changes, or `unknown` outside a checkout."""
+    # An unpacked archive may lie inside another project's checkout, whose commit would be a lie.
+    if not (root / ".git").exists():
+        return "unknown"
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def stamp_footer(app: Sphinx, config: Config) -> None:
+    """Put the commit below every page; this rewrites pages when it changes, but executes nothing."""
+    stamp = commit()
+    shown = f"<code>{stamp}</code>"
+    repository = config.html_theme_options.get("repository_url")
+    if repository and re.fullmatch("[0-9a-f]+", stamp):
+        shown = f'<a href="{repository}/commit/{stamp}">{shown}</a>'
+    options = {**config.html_theme_options, "extra_footer": f"<p>Built from commit {shown}.</p>"}
+    config.html_theme_options = options  # type: ignore[attr-defined]
+
+
+def substitute(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Replace the mark in a page's source, and remember the page."""
+    if not _MARK.search(source[0]):
+        return
+    source[0] = _MARK.sub(commit(), source[0])
+    app.env.metadata[docname]["commit"] = commit()
+
+
+def outdated(app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]) -> list[str]:
+    """Return the pages that name another commit."""
+    now = commit()
+    return [name for name, facts in env.metadata.items() if facts.get("commit", now) != now and name in env.found_docs]
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("config-inited", stamp_footer)
+    app.connect("source-read", substitute)
+    app.connect("env-get-outdated", outdated)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,145 @@
+"""The rules that decide whether our runs show what the paper states."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hyla_repro.codes import neighbour_agreement
+from hyla_repro.presets import METHODS, experiments
+from hyla_repro.results import DECODING, EMBEDDING
+from hyla_repro.summary import NAMES, Results, identity_errors
+
+MIN_SEEDS = 3
+# A method of a claim counts as better only by more than its uncertainty: this many standard errors.
+ERRORS_APART = 2.0
+MISSING = "no runs yet"
+
+
+class Outcome(NamedTuple):
+    """What our runs say about a claim: in words, whether it holds, or None where they cannot tell."""
+
+    ours: str
+    holds: bool | None
+
+
+def _show(row: pd.Series, split: str = "heldout") -> str:
+    return f"{row[split]:.1f} ± {row[split + '_se']:.1f}"
+
+
+def _enough(table: pd.DataFrame, variants: Iterable[str]) -> bool:
+    return set(variants) <= set(table.index) and bool((table.loc[list(variants), "n"] >= MIN_SEEDS).all())
+
+
+def _beats(table: pd.DataFrame, better: str, worse: str) -> bool:
+    a, b = table.loc[better], table.loc[worse]
+    return bool(a["heldout"] - b["heldout"] > ERRORS_APART * np.hypot(a["heldout_se"], b["heldout_se"]))
+
+
+def _list(table: pd.DataFrame, variants: Iterable[str], split: str = "heldout") -> str:
+    return ", ".join(f"{NAMES[v]} {_show(table.loc[v], split)}" for v in variants if v in table.index) or MISSING
+
+
+def identity(results: Results) -> Outcome:
+    worst = identity_errors().max()
+    # The digits below the bound depend on the processor, and the report must not.
+    return Outcome("below 1e-12" if worst < 1e-12 else f"largest difference {worst:.0e}", bool(worst < 1e-12))
+
+
+def hyla_leads(results: Results) -> Outcome:
+    table = results.main()
+    if not _enough(table, METHODS):
+        return Outcome(_list(table, METHODS), None)
+    return Outcome(_list(table, METHODS), all(_beats(table, "hyla", other) for other in ("softmax", "linear")))
+
+
+def _trend(results: Results, axis: str, fixed: str, value: int | float) -> pd.DataFrame | None:
+    """Return held-out R2 by method (rows) and grid value (columns), None unless every cell has its seeds."""
+    scores = results.scores("fig2c")
+    if scores.empty:
+        return None
+    scores = scores[np.isclose(scores[fixed], value)]
+    wanted = {run.task[axis] for run in experiments("fig2c", results.preset) if np.isclose(run.task[fixed], value)}
+    table = scores[scores["n"] >= MIN_SEEDS].pivot(index="variant", columns=axis, values="heldout")
+    complete = set(table.columns) == wanted and set(table.index) == set(METHODS)
+    return table.loc[list(METHODS)] if complete and not table.isna().any(axis=None) else None
+
+
+def improves_with_examples(results: Results) -> Outcome:
+    table = _trend(results, "n_examples", "heldout_fraction", 0.7)
+    if table is None:
+        return Outcome(MISSING, None)
+    first, last = table.columns[0], table.columns[-1]
+    text = ", ".join(f"{NAMES[m]} {table.loc[m, first]:.1f} → {table.loc[m, last]:.1f}" for m in METHODS)
+    return Outcome(f"N={first} → {last}: {text}", bool((table[last] > table[first]).all()))
+
+
+def falls_with_heldout(results: Results) -> Outcome:
+    table = _trend(results, "heldout_fraction", "n_examples", 32)
+    if table is None:
+        return Outcome(MISSING, None)
+    drop = table.iloc[:, 0] - table.iloc[:, -1]
+    text = ", ".join(f"{NAMES[m]} −{drop[m]:.1f}" for m in METHODS)
+    return Outcome(f"R² lost from {table.columns[0]:.0%} to {table.columns[-1]:.0%} held out: {text}",
+                   bool((drop > 0).all() and drop["hyla"] == drop.min()))  # fmt: skip
+
+
+def nobody_solves_unknown(results: Results) -> Outcome:
+    table = results.main()
+    if not _enough(table, METHODS):
+        return Outcome(_list(table, METHODS, "unknown_terms"), None)
+    best = table.loc[list(METHODS), "unknown_terms"].max()
+    return Outcome(_list(table, METHODS, "unknown_terms"), bool(best < 50))
+
+
+def decodable(results: Results) -> Outcome:
+    table = results.store.analysis(DECODING, experiments("fig2b", results.preset))
+    if table.empty or table.groupby("variant")["seed"].nunique().reindex(METHODS).fillna(0).min() < MIN_SEEDS:
+        return Outcome(MISSING, None)
+    last = table[table["layer"] == table["layer"].max()].groupby("variant")[["f1", "chance"]].mean()
+    text = ", ".join(f"{NAMES[m]} {last.loc[m, 'f1']:.2f}" for m in METHODS)
+    return Outcome(f"F1 in the last layer: {text}; chance {last['chance'].mean():.2f}",
+                   bool((last["f1"] > last["chance"] + 0.2).all()))  # fmt: skip
+
+
+def clusters(results: Results) -> Outcome:
+    table = results.store.analysis(EMBEDDING, experiments("fig2d", results.preset))
+    if table.empty or table.groupby("variant")["seed"].nunique().reindex(METHODS).fillna(0).min() < MIN_SEEDS:
+        return Outcome(MISSING, None)
+    shares = table.groupby(["variant", "id"]).apply(neighbour_agreement, include_groups=False)
+    means = shares.apply(pd.Series).groupby(level="variant").mean()
+    text = ", ".join(f"{NAMES[m]} {means.loc[m, 0]:.0%}" for m in METHODS)
+    return Outcome(f"neighbours with the same function: {text}; chance {means[1].mean():.0%}",
+                   bool((means[0] > 3 * means[1]).all()))  # fmt: skip
+
+
+def code_twice_wins(results: Results) -> Outcome:
+    twice = ("hyla", "hyla_no_rms_head", "hyla_no_relu", "hyla_no_relu_no_rms_head", "hyla_deep")
+    once = ("softmax", "linear", "linear_rms_head", "linear_rms_head_relu_values")
+    table = results.main()
+    if not _enough(table, twice + once):
+        return Outcome(MISSING, None)
+    low, high = table.loc[list(twice), "heldout"], table.loc[list(once), "heldout"]
+    text = f"lowest of the five: {NAMES[str(low.idxmin())]} {low.min():.1f}; highest of the four: "
+    return Outcome(f"{text}{NAMES[str(high.idxmax())]} {high.max():.1f}", bool(low.min() > high.max()))
+
+
+def softmax_between(results: Results) -> Outcome:
+    table = results.main()
+    wanted = ("softmax", "hyla_softmax", "hyla")
+    if not _enough(table, wanted):
+        return Outcome(_list(table, wanted), None)
+    values = table.loc[list(wanted), "heldout"]
+    return Outcome(_list(table, wanted), bool(values.is_monotonic_increasing and values.is_unique))
+
+
+def level(variant: str, value: float, error: float) -> Callable[[Results], Outcome]:
+    def decide(results: Results) -> Outcome:
+        table = results.main()
+        if not _enough(table, [variant]):
+            return Outcome(MISSING, None)
+        row = table.loc[variant]
+        return Outcome(_show(row), bool(abs(row["heldout"] - value) <= 2 * np.hypot(row["heldout_se"], error)))
+
+    return decide

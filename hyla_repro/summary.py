@@ -1,0 +1,83 @@
+"""Our runs in numbers: averages over seeds, the best setting of each method, and the names that tables print."""
+
+import pandas as pd
+
+from hyla_repro.presets import ABLATIONS, METHODS, experiments
+from hyla_repro.results import PAPER, Store
+
+NAMES = {
+    "softmax": "softmax attention", "linear": "linear attention", "hyla": "HYLA",
+    "linear_rms_head": "linear + RMSHead", "linear_rms_head_relu_values": "linear + RMSHead + nonlinear value",
+    "hyla_no_rms_head": "HYLA − RMSHead", "hyla_no_relu": "HYLA − nonlinearity",
+    "hyla_no_relu_no_rms_head": "HYLA − nonlinearity − RMSHead", "hyla_softmax": "HYLA − RMSHead + softmax",
+    "hyla_deep": "HYLA + deep value network",
+}  # fmt: skip
+
+
+class Results:
+    """The finished runs of one preset, as claims read them."""
+
+    def __init__(self, preset: str, store: Store | None = None) -> None:
+        self.preset, self.store = preset, store or Store()
+
+    def scores(self, figure: str) -> pd.DataFrame:
+        """Return mean, standard error and number of seeds of every score, per variant and grid point.
+
+        Where several learning rates and decays were run, the best held-out mean stands, as in the paper.
+        """
+        return summarize(self.store.runs(experiments(figure, self.preset)))
+
+    def main(self) -> pd.DataFrame:
+        """Return the summary of N=32 with 70 % held out, by variant."""
+        scores = self.scores("tablea1")
+        return scores.set_index("variant") if len(scores) else scores
+
+
+def summarize(runs: pd.DataFrame) -> pd.DataFrame:
+    """Average runs over seeds, and keep the best (learning rate, decay) of each variant and grid point.
+
+    Returns: columns `heldout`, `heldout_se`, ... for each split, `n` seeds; scores are R2 in percent.
+    """
+    if runs.empty:
+        return runs
+    point = ["variant", "n_examples", "heldout_fraction", "attention_dropout"]
+    splits = ["test", "heldout", "unknown_terms"]
+    point = [*point, "steps"]
+    groups = (runs.assign(**{s: 100 * runs[s] for s in splits})).groupby([*point, "learning_rate", "weight_decay"])
+    table = groups[splits].mean().join(groups[splits].sem().add_suffix("_se")).join(groups.size().rename("n"))
+    best = table.sort_values("heldout", ascending=False).groupby(level=point, sort=False).head(1).reset_index()
+    order = {name: place for place, name in enumerate(ABLATIONS)}
+    return best.sort_values([*point[1:], "variant"], key=lambda c: c.map(order) if c.name == "variant" else c,
+                            ignore_index=True)  # fmt: skip
+
+
+def paper_values(store: Store | None = None) -> pd.DataFrame:
+    """Return the published numbers: figure, task, variant, value and standard error in percent, source."""
+    return (store or Store()).table(PAPER)
+
+
+def identity_errors(n_heads: int = 3, n_tokens: int = 7, seed: int = 0) -> pd.Series:
+    """Return, per normaliser, the largest difference between attention and the sum of its generated networks.
+
+    Both are computed in float64 on outputs of order 1, so rounding alone gives about 1e-16.
+    """
+    import torch
+
+    from hyla_repro.attention import NORMALIZERS, HypernetworkAttention
+
+    draw, errors = torch.Generator().manual_seed(seed), {}
+    for normalizer in NORMALIZERS:
+        layer = HypernetworkAttention(8 * n_heads, n_heads, bias=False, normalizer=normalizer, value_network="linear")
+        x = torch.randn(2, n_tokens, 8 * n_heads, generator=draw, dtype=torch.float64)
+        (generated,) = layer.double().value_network_weights(x, x)
+        by_pairs = torch.einsum("bqkoi,bki->bqo", generated, x)
+        errors[normalizer] = (by_pairs - layer(x, x, x)[0]).abs().max().item()
+    return pd.Series(errors, name="largest difference").rename_axis("normaliser")
+
+
+def shares_table(shares: dict[tuple[str, int], tuple[float, float]]) -> pd.DataFrame:
+    """Return neighbour agreement by method, a column per seed, and chance; from (variant, seed) to shares."""
+    series = pd.Series({key: share for key, (share, _) in shares.items()})
+    wide = series.unstack().rename(columns="seed {}".format).reindex(METHODS)
+    chance = pd.Series({key: chance for key, (_, chance) in shares.items()}).groupby(level=0).mean()
+    return wide.assign(chance=chance).rename(index=NAMES).map("{:.0%}".format)

@@ -1,0 +1,209 @@
+"""The book's settings hold what its pages promise, and the check of the built book finds what it should."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+BOOK = ROOT / "book"
+CHECK = Path(__file__).with_name("check_built_book.py")
+PAGES = [path for path in sorted(BOOK.iterdir()) if path.suffix in (".md", ".ipynb")]
+# MathJax fetches these on demand from files that are not vendored.
+ON_DEMAND = re.compile(
+    r"\\(boldsymbol|[bx]?cancel|(text)?color|colorbox|ce|unicode|require|bra|ket|enclose|bbox|verb)\b"
+)
+
+
+@pytest.fixture(scope="module")
+def config() -> dict:
+    return yaml.safe_load((BOOK / "_config.yml").read_text())
+
+
+def prose(path: Path) -> str:
+    if path.suffix == ".md":
+        return path.read_text(encoding="utf-8")
+    cells = nbformat.read(path, as_version=4).cells
+    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+def extension(name: str) -> ModuleType:
+    specification = spec_from_file_location(name, BOOK / "_ext" / f"{name}.py")
+    module = module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+# --- settings --------------------------------------------------------------------------------------
+
+
+def test_the_engine_is_the_one_that_reads_this_book():
+    # Version 2 ignores _config.yml, builds nothing and reports success.
+    assert (1, 0, 4) <= tuple(int(part) for part in re.findall(r"\d+", version("jupyter-book"))[:3]) < (2,)
+
+
+def test_chapters_are_executed_and_a_failing_cell_fails_the_build(config):
+    assert config["execute"]["execute_notebooks"] == "force"
+    assert 0 < config["execute"]["timeout"] <= 600
+    assert not config["execute"].get("allow_errors")
+    assert not config["execute"].get("exclude_patterns")
+    assert config["sphinx"]["config"]["nb_execution_raise_on_error"] is True
+    assert config["only_build_toc_files"] is True
+
+
+def test_local_extensions_exist(config):
+    for name, folder in config["sphinx"]["local_extensions"].items():
+        assert (BOOK / folder / f"{name}.py").is_file()
+
+
+def test_the_address_of_the_repository_stands_in_one_place(config):
+    address = config["repository"]["url"]
+    files = [*PAGES, *(BOOK / "_ext").glob("*.py"), BOOK / "_config.yml"]
+    assert sum(path.read_text(encoding="utf-8").count(address) for path in files) == 1
+
+
+def test_mathjax_is_vendored_with_its_licence_outside_static(config):
+    assert config["sphinx"]["config"]["html_extra_path"] == ["vendor"]
+    script = config["sphinx"]["config"]["mathjax_path"]
+    assert script == "../mathjax/tex-mml-chtml.js"
+    folder = BOOK / "vendor" / "mathjax"
+    assert (folder / "tex-mml-chtml.js").stat().st_size > 1_000_000
+    assert len(list((folder / "output/chtml/fonts/woff-v2").glob("*.woff"))) == 23
+    assert "Apache License" in (folder / "LICENSE").read_text()
+    # jupyter-book adds every script below _static to each page.
+    assert not list((BOOK / "_static").rglob("*.js"))
+
+
+def test_a_chapter_does_not_ask_mathjax_for_files_that_are_not_there():
+    found = {path.name: ON_DEMAND.findall(prose(path)) for path in PAGES if path.name != "api.md"}
+    assert {name: commands for name, commands in found.items() if commands} == {}
+
+
+def test_every_citation_has_a_reference():
+    keys = re.findall(r"^@\w+\{([^,\s]+),", (BOOK / "references.bib").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(keys) == len(set(keys))
+    groups = [group for path in PAGES for group in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", prose(path))]
+    cited = {key.strip() for group in groups for key in group.split(",")}
+    assert cited
+    assert cited - set(keys) == set()
+
+
+def test_pages_have_no_raw_html():
+    tag = re.compile(r"^\s*</?(div|span|p|img|table|a|br|details|iframe)\b", re.MULTILINE)
+    assert [path.name for path in PAGES if tag.search(prose(path))] == []
+
+
+# --- extensions ------------------------------------------------------------------------------------
+
+
+def test_a_change_of_data_or_library_changes_the_digest(tmp_path):
+    digest = extension("data_dependencies").digest
+    for folder in ("data", "hyla_repro/tasks", "hyla_repro/__pycache__"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "data/runs.csv").write_text("id\n1\n")
+    (tmp_path / "hyla_repro/tasks/one.py").write_text("x = 1\n")
+    seen = [digest(tmp_path)]
+    (tmp_path / "hyla_repro/__pycache__/one.pyc").write_bytes(b"compiled")
+    (tmp_path / "README.md").write_text("prose")
+    assert digest(tmp_path) == seen[0]
+    (tmp_path / "data/runs.csv").write_text("id\n2\n")
+    seen.append(digest(tmp_path))
+    (tmp_path / "hyla_repro/tasks/one.py").write_text("x = 2\n")
+    seen.append(digest(tmp_path))
+    (tmp_path / "data/runs.csv").rename(tmp_path / "data/other.csv")
+    seen.append(digest(tmp_path))
+    assert len(set(seen)) == 4
+
+
+def test_the_commit_is_unknown_outside_a_checkout(tmp_path):
+    assert extension("commit_stamp").commit(tmp_path) == "unknown"
+
+
+def test_one_line_sections_become_fields():
+    docstring = "Do it.\n\n    y = x\n\nReturns: a number: its\n    square.\nRaises: ValueError for text.\n\nEnd."
+    lines = docstring.splitlines()
+    extension("docstring_fields").process(None, "function", "f", None, None, lines)
+    text = "\n".join(lines)
+    assert ".. code-block:: text\n\n    y = x" in text
+    assert "\n\n:Returns: a number: its\n    square.\n\n:raises ValueError: for text.\n\nEnd." in text
+
+
+# --- the check of the built book -------------------------------------------------------------------
+
+GOOD = """<html><head><link rel="stylesheet" href="_static/a.css"><link rel="canonical" href="https://example.org/">
+</head><body><article><h1 id="top">Title</h1><p>{words}</p><img src="_static/a.png" alt="A rising line.">
+<a href="{other}.html#top">other</a> <a href="https://example.org">elsewhere</a>
+<a href="#top">up</a>{extra}</article></body></html>"""
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    """A tiny book of two pages without faults."""
+    root = tmp_path / "html"
+    (root / "_static").mkdir(parents=True)
+    (root / "_static/a.css").write_text("body { background: url(a.png) }")
+    (root / "_static/a.png").write_bytes(b"")
+    for name, other in (("index", "one"), ("one", "index")):
+        (root / f"{name}.html").write_text(GOOD.format(words="word " * 60, other=other, extra=""))
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: index\nparts:\n  - chapters:\n      - file: one.ipynb\n")
+    return root
+
+
+def run_check(root: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(CHECK), str(root), "--toc", str(root.parent / "_toc.yml")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_check_passes_a_book_without_faults(built):
+    result = run_check(built)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "2 pages checked\n", "")
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("<pre>Traceback (most recent call last)\n<b>ValueError</b></pre>", "shows an error"),
+        ('<div class="output traceback highlight-ipythontb">ValueError: no</div>', "shows an error"),
+        ('<div class="output stderr highlight">a warning</div>', "shows an error"),
+        ('<span class="problematic">{numref}</span>', "shows an error"),
+        ('<img src="_static/a.png">', "no alternative text"),
+        ('<img src="_static/a.png" alt="_images/fig2c.png">', "the file name"),
+        ('<a href="two.html">two</a>', "points at two.html, which does not exist"),
+        ('<a href="index.html#nowhere">up</a>', "no such place"),
+        ('<img src="_images/gone.png" alt="A falling line.">', "points at _images/gone.png"),
+        ('<script src="https://cdn.example.org/a.js"></script>', "loads https://cdn.example.org/a.js from outside"),
+        ('<link rel="stylesheet" href="//cdn.example.org/a.css">', "from outside"),
+        ('<link rel="preload" as="font" href="https://cdn.example.org/a.woff2">', "from outside"),
+    ],
+)
+def test_check_finds_a_fault_on_a_page(built, extra, message):
+    (built / "one.html").write_text(GOOD.format(words="word " * 60, other="index", extra=extra))
+    result = run_check(built)
+    assert result.returncode == 1
+    assert "one.html" in result.stderr
+    assert message in result.stderr
+
+
+def test_check_finds_a_missing_page_an_empty_page_and_a_font_from_outside(built):
+    (built / "one.html").unlink()
+    (built / "index.html").write_text(GOOD.format(words="few", other="index", extra=""))
+    (built / "_static/a.css").write_text("@font-face { src: url('https://cdn.example.org/a.woff2') }")
+    result = run_check(built)
+    assert result.returncode == 1
+    assert "one.html: is in _toc.yml but was not built" in result.stderr
+    assert "index.html: has only" in result.stderr
+    assert "a.css: loads https://cdn.example.org/a.woff2 from outside" in result.stderr
+
+
+def test_check_of_a_folder_that_is_not_there_says_what_to_do(tmp_path):
+    (tmp_path / "_toc.yml").write_text("root: index\n")
+    result = run_check(tmp_path / "html")
+    assert result.returncode == 1
+    assert "make book" in result.stderr

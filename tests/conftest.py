@@ -1,0 +1,66 @@
+"""Shared by all tests: one thread, reproducible hypothesis examples, tiny experiments and an empty ledger."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+# The library is imported inside the fixtures only: a type-checking import hook must come first where one is used.
+if TYPE_CHECKING:
+    from hyla_repro.experiment import Experiment
+    from hyla_repro.runs import Ledger
+
+torch.set_num_threads(1)
+settings.register_profile(
+    "hyla_repro", max_examples=25, deadline=None, derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+settings.load_profile("hyla_repro")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture
+def golden() -> Path:
+    """The folder of reference arrays."""
+    return Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def make_run() -> "Callable[..., Experiment]":
+    """Build a fuzzy-logic run that trains in a fraction of a second; keywords change fields, validated again."""
+    from hyla_repro import presets
+    from hyla_repro.experiment import Experiment
+
+    def make(variant: str = "hyla", seed: int = 0, **changes: Any) -> Experiment:
+        run = presets.fuzzy_logic("smoke", variant, seed)
+        sizes = {"d_model": 11, "n_heads": 3, "qk_dim": 6, "v_dim": 6, "d_ff": 13, "n_positions": 7, "n_inputs": 4}
+        task = {"n_variables": 3, "n_terms": 2, "n_examples": 7, "heldout_fraction": 0.5}
+        small = {
+            "task": task, "model": run.model.model_copy(update=sizes),
+            "steps": 37, "batch_size": 5, "warmup_steps": 3, "evaluation_sequences": 23,
+        }  # fmt: skip
+        return Experiment.model_validate(run.model_copy(update=small | changes).model_dump())
+
+    return make
+
+
+@pytest.fixture
+def run(make_run: "Callable[..., Experiment]") -> "Experiment":
+    """One tiny HYLA run."""
+    return make_run()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> "Ledger":
+    """An empty ledger of its own."""
+    from hyla_repro.runs import Ledger
+
+    return Ledger(tmp_path / "runs")

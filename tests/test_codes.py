@@ -1,0 +1,89 @@
+"""Latent codes: what is collected, that probes find what is there and nothing where nothing can be."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+
+from hyla_repro.codes import (
+    chance_f1,
+    decoding_table,
+    embedding_table,
+    generated_variance,
+    neighbour_agreement,
+    response_codes,
+)
+from hyla_repro.experiment import Experiment
+from hyla_repro.presets import fuzzy_logic
+from hyla_repro.tasks import FuzzyLogic
+from hyla_repro.transformer import Transformer
+
+
+@pytest.fixture
+def run() -> Experiment:
+    return fuzzy_logic("smoke", "hyla", 0, n_examples=7, heldout_fraction=0.5)
+
+
+@pytest.fixture
+def weights(run: Experiment) -> bytes:
+    return safetensors.torch.save(dict(Transformer(run.model).initialize(0).state_dict()))
+
+
+def test_codes_are_those_of_the_response_token(run: Experiment) -> None:
+    model, task = Transformer(run.model).initialize(0), run.build_task()
+    assert isinstance(task, FuzzyLogic)
+    codes, terms, targets = response_codes(model, task, "heldout", 600)
+    batch = task.batch("heldout", 1, 100)
+    _, layers = model(batch.inputs, return_codes=True)
+    expected = torch.stack([layer[:, :, 6, 6] for layer in layers], dim=1)
+    torch.testing.assert_close(codes[500:], expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(terms[500:], batch.terms)
+    assert torch.equal(targets[500:], batch.targets[:, 0])
+
+
+def test_first_layer_code_of_a_fixed_query_is_constant(run: Experiment) -> None:
+    codes, _, _ = response_codes(Transformer(run.model).initialize(0), run.build_task(), "heldout_fixed_query", 50)
+    assert (codes[:, 0] - codes[:1, 0]).abs().max() < 1e-5
+    assert (codes[:, 1] - codes[:1, 1]).abs().max() > 1e-3
+
+
+def test_nothing_is_decoded_from_a_constant_code(run: Experiment, weights: bytes) -> None:
+    table = decoding_table(run, weights, sequences=600)
+    assert set(table["layer"]) == {1, 2}
+    assert (table.loc[table["layer"] == 1, "f1"] == 0).all()
+    assert table["chance"].between(0.1, 0.6).all()
+
+
+def test_chance_is_the_f1_of_always_yes() -> None:
+    from sklearn.metrics import f1_score
+
+    labels = np.array([True, False, False, False, True, False])
+    assert chance_f1(1 / 3) == pytest.approx(f1_score(labels, np.ones(6, bool)))
+
+
+def test_embedding_has_a_row_per_sequence(run: Experiment, weights: bytes) -> None:
+    table = embedding_table(run, weights, sequences=120)
+    assert len(table) == 120
+    assert table[["x", "y"]].abs().max().max() == 100
+    pd.testing.assert_frame_equal(table, embedding_table(run, weights, sequences=120))
+
+
+def test_neighbours_of_separate_clusters_agree_and_mixed_ones_do_not() -> None:
+    place = np.repeat(np.arange(5), 40)
+    jitter = np.random.default_rng(0).normal(size=(200, 2))
+    apart = pd.DataFrame({"x": 100.0 * place + jitter[:, 0], "y": jitter[:, 1], "function": place.astype(str)})
+    mixed = apart.assign(x=jitter[:, 0])
+    assert neighbour_agreement(apart) == (1.0, pytest.approx(39 / 199))
+    assert neighbour_agreement(mixed)[0] < 0.3
+    assert neighbour_agreement(apart.assign(x=0.0, y=0.0))[1] == pytest.approx(39 / 199)
+
+
+def test_rms_head_generates_ordinary_variance_for_every_pair() -> None:
+    for heads in (1, 4, 16):
+        ratio = generated_variance("rms_head", heads, score_scale=3.0)
+        assert ratio["low"] == pytest.approx(1, rel=0.15)
+        assert ratio["high"] == pytest.approx(1, rel=0.15)
+    plain, grown = generated_variance("none", 8), generated_variance("none", 8, score_scale=3.0)
+    assert grown["median"] == pytest.approx(9 * plain["median"], rel=1e-3)
+    assert generated_variance("softmax", 8)["median"] < 0.01

@@ -1,0 +1,180 @@
+"""Verdicts: each rule says reproduced, not reproduced or not tested exactly when it should."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hyla_repro import compare, summary
+from hyla_repro.compare import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Results, best_verdict, claims, verdict
+from hyla_repro.experiment import Experiment
+from hyla_repro.presets import ABLATIONS, METHODS, experiments
+from hyla_repro.results import DECODING, EMBEDDING, PAPER, RUNS, Store
+
+Score = Callable[[Experiment], float]
+PUBLISHED = Store().read(PAPER)
+
+
+def make_store(folder: Path, score: Score, preset: str = "laptop", seeds: int = 3, unknown: float = -0.1) -> Store:
+    """Write a store in which every run of the preset has the held-out R2 that `score` gives it."""
+    rows = [
+        {**run.row(), "test": 0.99, "heldout": score(run), "unknown_terms": unknown, "minutes": 1.0}
+        for run in experiments("all", preset) if run.seed < seeds
+    ]  # fmt: skip
+    store = Store(folder, committed_only=True)
+    store.write({RUNS: pd.DataFrame(rows).to_csv(index=False).encode(), PAPER: PUBLISHED})
+    return store
+
+
+def like_the_paper(run: Experiment) -> float:
+    """Follow every ordering that the paper reports, with a little spread between seeds."""
+    published = pd.read_csv(Path(Store().folder / PAPER))
+    value = published[published["task"] == "fuzzy_logic"].set_index("variant")["value"][run.model.variant]
+    slope = {"hyla": 0.5}.get(run.model.variant, 1.0)
+    change = 0.1 * (run.task["n_examples"] - 32) - 40 * slope * (run.task["heldout_fraction"] - 0.7)
+    return (value + change + 0.1 * run.seed) / 100
+
+
+def verdicts(store: Store, preset: str = "laptop") -> dict[str, str]:
+    return {claim.id: verdict(claim, Results(preset, store))[0] for claim in claims(store)}
+
+
+def test_results_like_the_papers_are_reproduced(tmp_path: Path) -> None:
+    found = verdicts(make_store(tmp_path, like_the_paper))
+    orderings = (
+        "identity",
+        "2c-main",
+        "2c-examples",
+        "2c-heldout",
+        "a3-unknown",
+        "a1-code-twice",
+        "a1-softmax-between",
+    )
+    assert {name: found[name] for name in orderings} == dict.fromkeys(orderings, REPRODUCED)
+
+
+def test_levels_are_decided_at_the_paper_preset_only(tmp_path: Path) -> None:
+    assert verdicts(make_store(tmp_path / "laptop", like_the_paper))["a1-hyla"] == NOT_TESTED
+    found = verdicts(make_store(tmp_path / "paper", like_the_paper, "paper"), "paper")
+    assert {found[f"a1-{name.replace('_', '-')}"] for name in ABLATIONS} == {REPRODUCED}
+    far = verdicts(make_store(tmp_path / "far", lambda run: like_the_paper(run) - 0.4, "paper"), "paper")
+    assert far["a1-hyla"] == NOT_REPRODUCED
+
+
+def test_equal_methods_reproduce_no_lead(tmp_path: Path) -> None:
+    found = verdicts(make_store(tmp_path, lambda run: 0.6 + 0.05 * run.seed))
+    assert found["2c-main"] == found["2c-examples"] == found["2c-heldout"] == NOT_REPRODUCED
+    assert found["a1-code-twice"] == found["a1-softmax-between"] == NOT_REPRODUCED
+
+
+def test_a_lead_within_its_uncertainty_is_no_lead(tmp_path: Path) -> None:
+    def noisy(run: Experiment) -> float:
+        return 0.6 + 0.1 * (run.model.variant == "hyla") + 0.2 * (run.seed - 1)
+
+    assert verdicts(make_store(tmp_path, noisy))["2c-main"] == NOT_REPRODUCED
+
+
+def test_solving_unknown_terms_contradicts_the_paper(tmp_path: Path) -> None:
+    assert verdicts(make_store(tmp_path, like_the_paper, unknown=0.9))["a3-unknown"] == NOT_REPRODUCED
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_too_few_seeds_decide_nothing(tmp_path: Path, seeds: int) -> None:
+    found = verdicts(make_store(tmp_path, like_the_paper, seeds=seeds))
+    assert {value for name, value in found.items() if name != "identity"} == {NOT_TESTED}
+
+
+def test_smoke_decides_nothing(tmp_path: Path) -> None:
+    assert set(verdicts(make_store(tmp_path, like_the_paper, "smoke"), "smoke").values()) == {NOT_TESTED}
+
+
+def test_an_empty_store_decides_nothing_but_the_identity(tmp_path: Path) -> None:
+    store = Store(tmp_path, committed_only=True)
+    store.write({PAPER: PUBLISHED})
+    found = verdicts(store)
+    assert found.pop("identity") == REPRODUCED
+    assert set(found.values()) == {NOT_TESTED}
+    assert best_verdict(next(c for c in claims(store) if c.id == "2c-main"), store)[0] == NOT_TESTED
+
+
+def test_the_larger_preset_decides_where_it_can(tmp_path: Path) -> None:
+    store = make_store(tmp_path, like_the_paper, "paper")
+    claim = next(claim for claim in claims(store) if claim.id == "2c-main")
+    assert best_verdict(claim, store)[::2] == (REPRODUCED, "paper")
+
+
+def decoding(f1: float, variants: tuple[str, ...] = METHODS) -> bytes:
+    wanted = [run for run in experiments("fig2b", "laptop") if run.model.variant in variants]
+    rows = [{"id": run.id, "layer": layer, "term": 0, "f1": f1 * (layer - 1), "chance": 0.3}
+            for run in wanted for layer in (1, 2)]  # fmt: skip
+    return pd.DataFrame(rows).to_csv(index=False).encode()
+
+
+@pytest.mark.parametrize(("f1", "expected"), [(0.9, REPRODUCED), (0.51, REPRODUCED), (0.49, NOT_REPRODUCED)])
+def test_decoding_must_beat_always_yes_clearly(tmp_path: Path, f1: float, expected: str) -> None:
+    store = make_store(tmp_path, like_the_paper)
+    store.write({DECODING: decoding(f1)})
+    assert verdicts(store)["2b-decoding"] == expected
+
+
+def test_decoding_needs_every_method(tmp_path: Path) -> None:
+    store = make_store(tmp_path, like_the_paper)
+    store.write({DECODING: decoding(0.9, ("hyla", "linear"))})
+    assert verdicts(store)["2b-decoding"] == NOT_TESTED
+
+
+@pytest.mark.parametrize(("spread", "expected"), [(0.01, REPRODUCED), (1000.0, NOT_REPRODUCED)])
+def test_clusters_are_counted(tmp_path: Path, spread: float, expected: str) -> None:
+    rows = []
+    for run in experiments("fig2d", "laptop"):
+        for point in range(120):
+            function, jitter = point % 6, spread * ((37 * point) % 101) / 101
+            rows.append(
+                {"id": run.id, "x": 10 * function + jitter, "y": jitter, "target": 0.5, "function": f"0+{function}"}
+            )
+    store = make_store(tmp_path, like_the_paper)
+    store.write({EMBEDDING: pd.DataFrame(rows).to_csv(index=False).encode()})
+    assert verdicts(store)["2d-clusters"] == expected
+
+
+def test_summary_keeps_the_best_setting_and_counts_seeds() -> None:
+    runs = [run for run in experiments("tablea1", "paper") if run.model.variant == "hyla"]
+    score = {(1e-3, 0.1): 0.5, (3e-3, 0.1): 0.7, (1e-3, 0.03): 0.6, (3e-3, 0.03): 0.4}
+    rows = [{**run.row(), "test": 1.0, "unknown_terms": 0.0,
+             "heldout": score[run.learning_rate, run.weight_decay] + 0.1 * (run.seed - 1)} for run in runs]  # fmt: skip
+    (row,) = summary.summarize(pd.DataFrame(rows)).to_dict("records")
+    assert row["learning_rate"] == 3e-3
+    assert row["n"] == 3
+    assert row["heldout"] == pytest.approx(70.0)
+    assert row["heldout_se"] == pytest.approx(10 / 3**0.5)
+
+
+def test_claims_have_one_id_each_and_published_numbers_of_the_table() -> None:
+    every = claims()
+    assert len({claim.id for claim in every}) == len(every)
+    levels = {claim.id: claim.published for claim in every if claim.level}
+    assert levels["a1-hyla"] == "81.1 ± 7.8"
+    assert len(levels) == len(ABLATIONS) == 10
+
+
+def test_published_values_are_the_papers() -> None:
+    values = summary.paper_values().set_index(["task", "variant"])
+    assert len(values) == 26
+    assert values.loc[("fuzzy_logic", "softmax"), "value"] == 63.28
+    assert values.loc[("fuzzy_logic", "hyla_deep"), "standard_error"] == 4.54
+    assert values.loc[("sraven", "linear_moe"), "value"] == 64.34
+
+
+def test_comparison_table_of_a_figure(tmp_path: Path) -> None:
+    table = compare.table("fig2c", "laptop", make_store(tmp_path, like_the_paper))
+    assert table["verdict"].tolist() == [REPRODUCED] * 3
+    assert "HYLA 81.2" in table["here"].iloc[0]
+    with pytest.raises(ValueError, match="unknown preset 'lap': allowed are smoke, laptop, paper"):
+        compare.table("fig2c", "lap")
+
+
+def test_identity_errors_are_rounding_only() -> None:
+    errors = summary.identity_errors(n_heads=5, n_tokens=11, seed=3)
+    assert list(errors.index) == ["softmax", "rms_head", "none"]
+    assert 0 < errors.max() < 1e-13

@@ -1,0 +1,73 @@
+"""Figures: the same data give the same bytes, and a partial result set still draws."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from hyla_repro import paths, plots, summary
+from hyla_repro.presets import METHODS, experiments
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    plt.switch_backend("agg")
+    monkeypatch.setattr(paths, "FIGURES", tmp_path)
+    return tmp_path
+
+
+def runs(preset: str = "laptop", figure: str = "fig2c") -> pd.DataFrame:
+    rows = [{**run.row(), "test": 0.9, "heldout": 0.5 + 0.01 * run.seed, "unknown_terms": -0.3}
+            for run in experiments(figure, preset)]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_the_same_data_give_the_same_bytes(folder: Path) -> None:
+    table = runs()
+    contents = []
+    for _ in range(2):
+        path = plots.save_figure(plots.fig2c(summary.summarize(table), table), "fig2c")
+        contents.append(path.read_bytes())
+        plt.close("all")
+    assert contents[0] == contents[1]
+    assert b"Software" not in contents[0]
+    assert path == folder / "fig2c.png"
+
+
+def test_other_presets_do_not_overwrite_the_committed_figure(folder: Path) -> None:
+    table = runs("smoke")
+    path = plots.save_figure(plots.figa3(summary.summarize(table), table), "figa3", "smoke")
+    assert path == folder / "smoke" / "figa3.png"
+
+
+@pytest.mark.parametrize("variant", METHODS)
+def test_a_single_method_with_a_single_run_draws(variant: str) -> None:
+    table = runs()
+    table = table[table["variant"] == variant].head(1)
+    figure = plots.fig2c(summary.summarize(table), table)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [summary.NAMES[variant]]
+
+
+def test_methods_keep_their_colours_and_differ_in_marker() -> None:
+    assert len(set(plots.COLORS.values())) == len(set(plots.MARKERS.values())) == len(METHODS)
+
+
+def test_ablations_show_every_variant_in_the_order_of_the_table() -> None:
+    table = summary.summarize(runs(figure="tablea1"))
+    published = summary.paper_values()
+    figure = plots.tablea1(table, published[published["task"] == "fuzzy_logic"])
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[::-1] == [summary.NAMES[variant] for variant in table["variant"]]
+    assert labels[-1] == "softmax attention"
+
+
+def test_codes_in_the_plane_mark_the_term_exactly() -> None:
+    plane = pd.DataFrame(
+        {"variant": "hyla", "x": [0.0, 1.0, 2.0], "y": 0.0, "target": 0.5, "function": ["1+2", "1+12", "0+2"]}
+    )
+    figure = plots.fig2d(plane, term=2)
+    without, having = figure.axes[1].collections
+    assert np.array_equal(having.get_offsets()[:, 0], [0.0, 2.0])
+    assert np.array_equal(without.get_offsets()[:, 0], [1.0])

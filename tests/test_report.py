@@ -1,0 +1,46 @@
+"""Generated documents are what the committed results say, and are found stale when they are not."""
+
+from pathlib import Path
+
+import pytest
+
+from hyla_repro import report
+from hyla_repro.paths import ROOT
+from hyla_repro.presets import experiments
+from hyla_repro.results import RUNS, Store
+
+
+@pytest.fixture(scope="module")
+def fresh() -> dict[Path, str]:
+    return report.documents()
+
+
+def test_report_page_and_readme_are_up_to_date(fresh: dict[Path, str]) -> None:
+    for path, text in fresh.items():
+        assert path.read_text() == text, f"{path.name} is stale: run `hyla-repro report`"
+
+
+def test_every_claim_has_a_row_with_its_verdict(fresh: dict[Path, str]) -> None:
+    page = fresh[ROOT / "book" / "report.md"]
+    for row in report.verdicts(Store(committed_only=True)).itertuples():
+        assert any(f"[{row.id}](" in line and f"**{row.verdict}**" in line for line in page.splitlines())
+
+
+def test_linked_chapters_exist() -> None:
+    for name in report._PAGES.values():
+        assert (ROOT / "book" / f"{name}.ipynb").exists()
+
+
+def test_a_readme_without_its_marks_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# no marks\n")
+    with pytest.raises(ValueError, match=r"README\.md needs the lines"):
+        report.documents(root=tmp_path)
+
+
+def test_committed_runs_are_runs_of_the_presets() -> None:
+    known = {run.id for preset in ("laptop", "paper") for run in experiments("all", preset)}
+    committed = Store(committed_only=True).table(RUNS)
+    assert set(committed["id"]) <= known
+    assert committed["id"].is_unique
+    assert (committed["heldout"] <= 1).all()
+    assert not committed["commit"].str.contains("dirty|unknown").any()
