@@ -1,5 +1,8 @@
 """Latent codes of trained models: collecting them, decoding terms from them, laying them out in the plane."""
 
+from collections.abc import Sequence
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import torch
@@ -7,7 +10,7 @@ from einops import rearrange, reduce
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hyla_repro.attention import HypernetworkAttention
+from hyla_repro.attention import NORMALIZERS, HypernetworkAttention
 from hyla_repro.counter_rng import CounterRNG
 from hyla_repro.experiment import Experiment
 from hyla_repro.tasks import FuzzyLogic
@@ -65,6 +68,16 @@ def generated_variance(
     ratios = fan_in * reduce(output_layer.square(), "1 q k o i -> (q k)", "mean").numpy()
     low, median, high = np.quantile(ratios, (0.05, 0.5, 0.95))
     return {"median": float(median), "low": float(low), "high": float(high)}
+
+
+def variance_table(n_heads: Sequence[int], score_scales: Sequence[float], d_model: int, seed: int) -> pd.DataFrame:
+    """Return `generated_variance` of every normaliser, number of heads and score scale, one row each."""
+    rows = [
+        {"normalizer": normalizer, "n_heads": heads, "score_scale": scale,
+         **generated_variance(normalizer, heads, scale, d_model, seed=seed)}
+        for normalizer, heads, scale in product(NORMALIZERS, n_heads, score_scales)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def chance_f1(share: float) -> float:

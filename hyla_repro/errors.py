@@ -12,13 +12,13 @@ class DivergedError(RuntimeError):
     """Training reached a loss that is not finite."""
 
 
-def choose(what: str, value: str, allowed: Iterable[str]) -> str:
+def choose(what: str, value: object, allowed: Iterable[str]) -> str:
     """Return value if it is allowed.
 
     Raises: ValueError naming the value, the nearest allowed name and all allowed names.
     """
     names = list(allowed)
-    if value in names:
+    if isinstance(value, str) and value in names:
         return value
     near = get_close_matches(str(value), names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""

@@ -144,6 +144,11 @@ def _curve(run: Experiment, ledger: Ledger) -> pd.DataFrame:
     return curve
 
 
+def _append(table: pd.DataFrame, parts: list[pd.DataFrame]) -> pd.DataFrame:
+    # An empty table has no types, and would turn whole numbers into floating-point ones.
+    return pd.concat([part for part in (table, *parts) if len(part)], ignore_index=True)
+
+
 def require(table: pd.DataFrame, figure: str, preset: str) -> pd.DataFrame:
     """Return the table if it has rows.
 
@@ -173,8 +178,8 @@ def collect(store: Store | None = None, presets: Iterable[str] = ("laptop", "pap
     done = [run for _, run in known.values() if run.id not in set(before["id"]) and ledger.state(run) == "done"]
     if not done:
         return f"nothing new: {len(before)} runs are committed"
-    rows = pd.concat([before, pd.DataFrame([_row(run, ledger) for run in done])], ignore_index=True)
-    curves = pd.concat([store.table(CURVES), *(_curve(run, ledger) for run in done)], ignore_index=True)
+    rows = _append(before, [pd.DataFrame([_row(run, ledger) for run in done])])
+    curves = _append(store.table(CURVES), [_curve(run, ledger) for run in done])
     order = {identity: position for position, identity in enumerate(known)}
     files = {
         name: table.sort_values("id", key=lambda ids: ids.map(order), kind="stable").to_csv(index=False).encode()
@@ -187,6 +192,6 @@ def collect(store: Store | None = None, presets: Iterable[str] = ("laptop", "pap
     if with_codes:
         for name, analyse in _ANALYSES.items():
             parts = [analyse(run, ledger.read(run, MODEL)) for run in with_codes]
-            files[name] = pd.concat([store.table(name), *parts], ignore_index=True).to_csv(index=False).encode()
+            files[name] = _append(store.table(name), parts).to_csv(index=False).encode()
     store.write(files)
     return f"added {len(done)} runs; {len(rows)} of {len(known)} are committed"

@@ -32,6 +32,16 @@ class Results:
         scores = self.scores("tablea1")
         return scores.set_index("variant") if len(scores) else scores
 
+    def leads(self, better: str, worse: str) -> pd.Series:
+        """Return by how much one variant leads another at that point, in points of held-out R2, for each seed."""
+        runs, best = self.store.runs(experiments("tablea1", self.preset)), self.main()
+        settings = ["learning_rate", "weight_decay"]
+        columns = []
+        for variant in (better, worse):
+            chosen = (runs["variant"] == variant) & (runs[settings] == best.loc[variant, settings]).all(axis=1)
+            columns.append(100 * runs[chosen].set_index("seed")["heldout"])
+        return (columns[0] - columns[1]).dropna()
+
 
 def summarize(runs: pd.DataFrame) -> pd.DataFrame:
     """Average runs over seeds, and keep the best (learning rate, decay) of each variant and grid point.

@@ -70,9 +70,17 @@ def test_equal_methods_reproduce_no_lead(tmp_path: Path) -> None:
 
 def test_a_lead_within_its_uncertainty_is_no_lead(tmp_path: Path) -> None:
     def noisy(run: Experiment) -> float:
-        return 0.6 + 0.1 * (run.model.variant == "hyla") + 0.2 * (run.seed - 1)
+        spread = 0.2 * (run.seed - 1)
+        return 0.6 + (0.1 + spread if run.model.variant == "hyla" else -spread)
 
     assert verdicts(make_store(tmp_path, noisy))["2c-main"] == NOT_REPRODUCED
+
+
+def test_a_lead_at_every_seed_stands_however_much_seeds_differ(tmp_path: Path) -> None:
+    def shared(run: Experiment) -> float:
+        return 0.6 + (0.1 + 0.01 * run.seed) * (run.model.variant == "hyla") + 0.2 * (run.seed - 1)
+
+    assert verdicts(make_store(tmp_path, shared))["2c-main"] == REPRODUCED
 
 
 def test_solving_unknown_terms_contradicts_the_paper(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def test_every_chapter_has_a_notebook_whose_parameters_are_known_and_valid() -> 
         exec(cell.source, namespace)  # our own file: literals only
         namespace.pop("__builtins__")
         assert set(namespace) == set(allowed)
+        assert namespace == notebook.DEFAULTS.get(figure, namespace)
         check(figure, namespace)
 
 
@@ -87,10 +88,12 @@ def test_plain_papermill_stops_in_the_first_cells(tmp_path: Path) -> None:
 
 
 def test_execute_writes_a_whole_notebook_and_the_parameters_take_effect(tmp_path: Path) -> None:
+    committed = (paths.FIGURES / "fig1.png").read_bytes()
     output = execute("fig1", {"n_heads": 2}, tmp_path / "sub" / "out.ipynb")
     cells = [cell for cell in json.loads(output.read_text())["cells"] if cell["cell_type"] == "code"]
     assert all(cell["execution_count"] for cell in cells)
     assert any("n_heads = 2" in "".join(cell["source"]) for cell in cells)
+    assert (paths.FIGURES / "fig1.png").read_bytes() == committed
     assert list(output.parent.iterdir()) == [output]
 
 

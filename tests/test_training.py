@@ -469,15 +469,16 @@ for use_compiler in (False, True):
         state.advance()
     losses.append(state.loss_sum.item() / 20)
 assert abs(losses[0] - losses[1]) < 1e-4 * losses[0], losses
-print("equal")
+print("equal", flush=True)
 """
 
 
 @pytest.mark.slow
-def test_compiled_step_equals_the_eager_one(run: Experiment) -> None:
+def test_compiled_step_equals_the_eager_one(run: Experiment, tmp_path: Path) -> None:
     """In a process of its own: run-time type checks, which the tests may switch on, break graphs."""
     if not training.compiler_available("cpu"):
         pytest.skip("needs a C++ compiler")
-    command = [sys.executable, "-c", COMPILED, run.model_dump_json()]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "equal", done.stderr[-2000:]
+    command = [sys.executable, "-X", "faulthandler", "-c", COMPILED, run.model_dump_json()]
+    own_cache = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=own_cache, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "equal"), done.stderr[-3000:]
