@@ -28,8 +28,8 @@ def response_codes(
 ) -> tuple[Float[Tensor, "b l h"], Int[Tensor, "b k"], Float[Tensor, " b"]]:
     """Return the code of the response token attending to itself in every layer, with terms and targets.
 
-    In the first layer this code depends on the query token alone, whose f(x) is hidden: with a fixed query it
-    is the same for every function. What the model knows of the function can show from the second layer on.
+    In the first layer, unless a softmax lets the other keys in, this code depends on the query token alone, whose
+    f(x) is hidden: with a fixed query it is the same for every function, which is a control for any probe.
 
     Args:
         split: a split of the task; the fixed-query ones show every function with the same query.

@@ -14,7 +14,7 @@ from hyla_repro.summary import NAMES, Results, identity_errors
 MIN_SEEDS = 3
 # A method of a claim counts as better only by more than its uncertainty: this many standard errors.
 ERRORS_APART = 2.0
-MISSING = "no runs yet"
+MISSING = "not all runs yet"
 
 
 class Outcome(NamedTuple):
