@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,12 @@ from hyla_repro.attention import NORMALIZERS, HypernetworkAttention
 from hyla_repro.counter_rng import CounterRNG
 from hyla_repro.experiment import Experiment
 from hyla_repro.tasks import FuzzyLogic
+from hyla_repro.tasks.fuzzy_logic import evaluate
 from hyla_repro.training import load_model
 from hyla_repro.transformer import Transformer
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 _SEQUENCES = 4000
 _PLANE_SEQUENCES = 1500
@@ -24,7 +29,7 @@ _CHUNK = 500
 
 @torch.no_grad()
 def response_codes(
-    model: Transformer, task: FuzzyLogic, split: str, sequences: int
+    model: Transformer, task: FuzzyLogic, split: str, sequences: int, first_step: int = 0
 ) -> tuple[Float[Tensor, "b l h"], Int[Tensor, "b k"], Float[Tensor, " b"]]:
     """Return the code of the response token attending to itself in every layer, with terms and targets.
 
@@ -33,11 +38,12 @@ def response_codes(
 
     Args:
         split: a split of the task; the fixed-query ones show every function with the same query.
+        first_step: where in the stream to begin; each step holds up to 500 sequences.
 
     Returns: codes, term numbers of each sequence's function, and its target in [0, 1].
     """
     parts = []
-    for step, start in enumerate(range(0, sequences, _CHUNK)):
+    for step, start in enumerate(range(0, sequences, _CHUNK), first_step):
         batch = task.batch(split, step, min(_CHUNK, sequences - start))
         _, layers = model(batch.inputs, return_codes=True, last=1)
         own = torch.stack([code[:, :, -1, -1] for code in layers])
@@ -88,31 +94,51 @@ def chance_f1(share: float) -> float:
 def decoding_table(run: Experiment, weights: bytes, sequences: int = _SEQUENCES) -> pd.DataFrame:
     """Decode each term from the codes of each layer: logistic regression, fitted on training functions.
 
-    Returns: one row per layer and term: F1 on held-out functions, and the F1 of always answering yes.
+    Returns: one row per layer and term: F1 and area under the ROC curve on held-out functions (`f1`, `auc`) and on
+    training functions in sequences that the probe has not seen (`train_f1`, `train_auc`), the F1 of always answering
+    yes (`chance`), and `term_value`, the term's value in [0, 1] at the fixed query.
     Source: paper, Figure 2B. Differs: the release scores a ridge regression (Deviation D6).
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import f1_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     model, task = load_model(weights, run), run.build_task()
     assert isinstance(task, FuzzyLogic)
-    fit_codes, fit_terms, _ = response_codes(model, task, "train_fixed_query", sequences)
-    new_codes, new_terms, _ = response_codes(model, task, "heldout_fixed_query", sequences)
+    streams = (("train", 0), ("train", -(-sequences // _CHUNK)), ("heldout", 0))
+    fit, *scored = (_codes_and_terms(model, task, f"{split}_fixed_query", sequences, step) for split, step in streams)
+    query = task.batch("train_fixed_query", 0, len(task.terms)).inputs[:, -1:, : task.n_variables]
+    term_values = evaluate(rearrange(task.terms, "term v -> term 1 v"), query)
     rows = []
-    for layer in range(run.model.n_layers):
-        # Rounded, so that a constant code stays constant when its last bits differ between batch rows.
-        features, new_features = (np.round(c[:, layer].double().numpy(), 5) for c in (fit_codes, new_codes))
-        for term in range(task.n_known_terms):
-            label, new_label = ((t == term).any(-1).numpy() for t in (fit_terms, new_terms))
-            if label.all() or not label.any() or not new_label.any():
-                continue  # A small training split may lack a term altogether; nothing can be decoded then.
-            probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(features, label)
-            score = f1_score(new_label, probe.predict(new_features), zero_division=0.0)
-            chance = chance_f1(float(new_label.mean()))
-            rows.append({"id": run.id, "layer": layer + 1, "term": term, "f1": score, "chance": chance})
+    for layer, term in product(range(run.model.n_layers), range(task.n_known_terms)):
+        labels = [(terms == term).any(-1) for _, terms in (fit, *scored)]
+        if not all(label.any() and not label.all() for label in labels):
+            continue  # A small training split may lack a term altogether; nothing can be decoded then.
+        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(fit[0][:, layer], labels[0])
+        (train_f1, train_auc), (f1, auc) = (
+            _probe_scores(probe, codes[:, layer], label) for (codes, _), label in zip(scored, labels[1:], strict=True)
+        )
+        rows.append({
+            "id": run.id, "layer": layer + 1, "term": term, "term_value": term_values[term].item(),
+            "f1": f1, "chance": chance_f1(float(labels[-1].mean())), "auc": auc,
+            "train_f1": train_f1, "train_auc": train_auc,
+        })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _codes_and_terms(
+    model: Transformer, task: FuzzyLogic, split: str, sequences: int, first_step: int
+) -> tuple[np.ndarray, np.ndarray]:
+    codes, terms, _ = response_codes(model, task, split, sequences, first_step)
+    # Rounded, so that a constant code stays constant when its last bits differ between batch rows.
+    return np.round(codes.double().numpy(), 5), terms.numpy()
+
+
+def _probe_scores(probe: "Pipeline", features: np.ndarray, label: np.ndarray) -> tuple[float, float]:
+    from sklearn.metrics import f1_score, roc_auc_score
+
+    f1 = f1_score(label, probe.predict(features), zero_division=0.0)
+    return float(f1), float(roc_auc_score(label, probe.decision_function(features)))
 
 
 def embedding_table(run: Experiment, weights: bytes, sequences: int = _PLANE_SEQUENCES) -> pd.DataFrame:

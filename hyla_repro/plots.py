@@ -177,22 +177,30 @@ def _floor(runs: pd.DataFrame, split: str) -> float:
 
 @_styled
 def fig2b(decoding: pd.DataFrame) -> Figure:
-    """Draw the F1 of decoding a term from the code, by layer and method, one dot per seed."""
+    """Draw how well terms are decoded: F1 by layer and method, and AUC by the term's value at the query."""
     layers = sorted(decoding["layer"].unique())
-    figure, axes = _axes(1, 1, 6.0, 3.6)
-    ax = axes[0, 0]
+    figure, axes = _axes(1, 2, 9.0, 3.6)
+    ax, by_value = axes[0]
     for shift, method in zip((-0.25, 0.0, 0.25), METHODS, strict=True):
-        seeds = decoding[decoding["variant"] == method].groupby(["layer", "seed"])["f1"].mean()
+        seeds = decoding[decoding["variant"] == method].groupby(["layer", "seed"])[["f1", "train_f1"]].mean()
         places = np.arange(len(layers)) + shift
         means = seeds.groupby(level="layer").mean().reindex(layers)
-        ax.bar(places, means, 0.23, color=COLORS[method], alpha=0.55, label=NAMES[method])
+        ax.bar(places, means["f1"], 0.23, color=COLORS[method], alpha=0.55, label=NAMES[method])
+        ax.hlines(means["train_f1"], places - 0.115, places + 0.115, color=COLORS[method])
         for place, layer in zip(places, layers, strict=True):
-            values = seeds.get(layer, pd.Series(dtype=float))
+            values = seeds["f1"].get(layer, pd.Series(dtype=float))
             ax.plot([place] * len(values), values, MARKERS[method], ms=4, color=COLORS[method])
+        last = decoding[(decoding["variant"] == method) & (decoding["layer"] == layers[-1])]
+        by_value.plot(last["term_value"], last["auc"], MARKERS[method], ms=5, alpha=0.6, color=COLORS[method])
+    ax.hlines([], [], [], color="0.4", label="training functions")
     ax.axhline(decoding["chance"].mean(), color="0.4", ls=":", label="always yes")
     ax.set(ylabel="F1 on held-out functions", ylim=(0, 1.02), xlabel="layer")
     ax.set_xticks(range(len(layers)), [str(layer) for layer in layers])
-    figure.legend(loc="outside upper center", ncols=4, fontsize=9)
+    by_value.axhline(0.5, color="0.4", ls=":")
+    by_value.set(
+        xlabel="value of the term at the query", ylabel="AUC, last layer, held-out functions", ylim=(0.4, 1.02)
+    )
+    figure.legend(loc="outside upper center", ncols=5, fontsize=9)
     return figure
 
 

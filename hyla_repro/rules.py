@@ -96,9 +96,9 @@ def decodable(results: Results) -> Outcome:
     table = results.store.analysis(DECODING, experiments("fig2b", results.preset))
     if table.empty or table.groupby("variant")["seed"].nunique().reindex(METHODS).fillna(0).min() < MIN_SEEDS:
         return Outcome(MISSING, None)
-    last = table[table["layer"] == table["layer"].max()].groupby("variant")[["f1", "chance"]].mean()
-    text = ", ".join(f"{NAMES[m]} {last.loc[m, 'f1']:.2f}" for m in METHODS)
-    return Outcome(f"F1 in the last layer: {text}; chance {last['chance'].mean():.2f}",
+    last = table[table["layer"] == table["layer"].max()].groupby("variant")[["f1", "auc", "chance"]].mean()
+    f1, auc = (", ".join(f"{NAMES[m]} {last.loc[m, score]:.2f}" for m in METHODS) for score in ("f1", "auc"))
+    return Outcome(f"last layer, F1: {f1}, always yes {last['chance'].mean():.2f}; AUC: {auc}, chance 0.50",
                    bool((last["f1"] > last["chance"] + 0.2).all()))  # fmt: skip
 
 

@@ -51,8 +51,38 @@ def test_first_layer_code_of_a_fixed_query_is_constant(run: Experiment) -> None:
 def test_nothing_is_decoded_from_a_constant_code(run: Experiment, weights: bytes) -> None:
     table = decoding_table(run, weights, sequences=600)
     assert set(table["layer"]) == {1, 2}
-    assert (table.loc[table["layer"] == 1, "f1"] == 0).all()
+    first, last = (table[table["layer"] == layer] for layer in (1, 2))
+    assert (first[["f1", "train_f1"]] == 0).all(axis=None)
+    assert (first[["auc", "train_auc"]] == 0.5).all(axis=None)
+    assert (last[["auc", "train_auc"]] != 0.5).all(axis=None)
     assert table["chance"].between(0.1, 0.6).all()
+
+
+def test_terms_written_into_the_code_are_decoded_on_unseen_sequences(
+    run: Experiment, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(model: Transformer, task: FuzzyLogic, split: str, sequences: int, first_step: int = 0) -> tuple:
+        seen.append((split, first_step))
+        _, terms, targets = response_codes(model, task, split, sequences, first_step)
+        one_hot = torch.nn.functional.one_hot(terms, 16).sum(1).float()
+        return torch.stack([one_hot, torch.zeros_like(one_hot)], dim=1), terms, targets
+
+    seen: list[tuple[str, int]] = []
+    monkeypatch.setattr("hyla_repro.codes.response_codes", told)
+    table = decoding_table(run, weights, sequences=1200)
+    assert seen == [("train_fixed_query", 0), ("train_fixed_query", 3), ("heldout_fixed_query", 0)]
+    scores = table.groupby("layer")[["f1", "auc", "train_f1", "train_auc"]].agg(["min", "max"])
+    assert scores.loc[1].to_numpy() == pytest.approx(1)
+    assert set(scores.loc[2]) == {0.0, 0.5}
+
+
+def test_value_of_a_term_is_that_of_the_function_made_of_it(run: Experiment, weights: bytes) -> None:
+    task = run.build_task()
+    table = decoding_table(run, weights, sequences=600).drop_duplicates("term").set_index("term")
+    values = torch.full((16,), torch.nan)
+    values[torch.tensor(table.index)] = torch.tensor(table["term_value"].to_numpy(), dtype=torch.float32)
+    batch = task.batch("heldout_fixed_query", 0, 100)
+    torch.testing.assert_close(values[batch.terms].amax(-1), batch.targets[:, 0])
 
 
 def test_chance_is_the_f1_of_always_yes() -> None:

@@ -114,7 +114,7 @@ def test_the_larger_preset_decides_where_it_can(tmp_path: Path) -> None:
 
 def decoding(f1: float, variants: tuple[str, ...] = METHODS) -> bytes:
     wanted = [run for run in experiments("fig2b", "laptop") if run.model.variant in variants]
-    rows = [{"id": run.id, "layer": layer, "term": 0, "f1": f1 * (layer - 1), "chance": 0.3}
+    rows = [{"id": run.id, "layer": layer, "term": 0, "f1": f1 * (layer - 1), "auc": 0.7, "chance": 0.3}
             for run in wanted for layer in (1, 2)]  # fmt: skip
     return pd.DataFrame(rows).to_csv(index=False).encode()
 
