@@ -90,6 +90,9 @@ class _Training:
         self.last_finite: float | None = None
         self.every = max(run.steps // _CURVE_POINTS, _CURVE_SPACING)
         self.compiled = use_compiler
+        if use_compiler:
+            # After eight shapes in one process the compiler leaves a function uncompiled and only warns.
+            torch.compiler.reset()
         self._loss = torch.compile(self._eager_loss) if use_compiler else self._eager_loss
 
     def _eager_loss(self, batch: Batch, scales: Tensor | None) -> Tensor:

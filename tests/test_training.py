@@ -493,3 +493,29 @@ def test_compiled_gradients_are_the_eager_ones(variant: str, tmp_path: Path) -> 
     own_cache = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, env=own_cache, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "equal"), done.stderr[:3000]
+
+
+SHAPES = """
+import sys
+import torch
+from hyla_repro import training
+from hyla_repro.experiment import Experiment
+torch.set_num_threads(1)
+with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
+    for settings in sys.argv[1:]:
+        training._Training(Experiment.model_validate_json(settings), "cpu", use_compiler=True).advance()
+print("compiled", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_runs_of_other_shapes_are_compiled_too(make_run: Make, tmp_path: Path) -> None:
+    """The compiler allows a function eight shapes, here one, and a list of runs may hold more."""
+    if not training.compiler_available("cpu"):
+        pytest.skip("needs a C++ compiler")
+    settings = [make_run(variant).model_dump_json() for variant in ("softmax", "linear")]
+    own_cache = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", SHAPES, *settings], cwd=ROOT, env=own_cache, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "compiled"), done.stderr[-3000:]
