@@ -31,20 +31,26 @@ def philox4x32(counter: Tensor, key: tuple[int | Tensor, int | Tensor], rounds: 
     return torch.stack([c0, c1, c2, c3])
 
 
+@torch.compiler.assume_constant_result
+def _purpose_word(purpose: str) -> int:
+    # The compiler cannot look into a hash, and need not: a program's purposes do not change.
+    return int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:4], "big")
+
+
 class CounterRNG:
     """The random stream of one seed and one purpose; every draw names its step and repeats exactly.
 
     Args:
-        seed: any integer in [0, 2**32).
+        seed: any integer in [0, 2**32), or a tensor () of one, which vmap may turn into one seed per run.
         purpose: what the numbers are for; streams of different purposes are independent.
 
-    Raises: ValueError for a seed out of range.
+    Raises: ValueError for a seed out of range; a tensor is not looked into.
     """
 
-    def __init__(self, seed: int, purpose: str) -> None:
-        if not 0 <= seed <= _WORD:
+    def __init__(self, seed: int | Tensor, purpose: str) -> None:
+        if isinstance(seed, int) and not 0 <= seed <= _WORD:
             raise ValueError(f"seed={seed} is out of range: use an integer from 0 to {_WORD}")
-        self.key = (seed, int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:4], "big"))
+        self.key = (seed, _purpose_word(purpose))
 
     def bits(self, step: int | Tensor, size: int, device: torch.device | str = "cpu") -> Tensor:
         """Return `size` blocks (4, size) of 32-bit words for this step."""
@@ -62,16 +68,16 @@ class CounterRNG:
         return (words.to(torch.float32) * 2.0**-24).reshape(shape)
 
     def integers(
-        self, step: int | Tensor, shape: tuple[int, ...], bound: int, device: torch.device | str = "cpu"
+        self, step: int | Tensor, shape: tuple[int, ...], bound: int | Tensor, device: torch.device | str = "cpu"
     ) -> Tensor:
-        """Return integers uniform on {0, ..., bound - 1}, without modulo bias.
+        """Return integers uniform on {0, ..., bound - 1}, without modulo bias; bound may be a tensor ().
 
         Each number takes the first of its block's four words that lies below the largest multiple of bound.
         All four fail with probability (bound / 2**32)**4, below 2**-64; then the last word's bias stands.
 
-        Raises: ValueError for a bound outside 1..65536.
+        Raises: ValueError for a bound outside 1..65536; a tensor is not looked into.
         """
-        if not 1 <= bound <= 1 << 16:
+        if isinstance(bound, int) and not 1 <= bound <= 1 << 16:
             raise ValueError(f"bound={bound} is out of range: use 1 to 65536")
         words = self.bits(step, prod(shape), device)
         limit = (1 << 32) // bound * bound

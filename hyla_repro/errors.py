@@ -9,7 +9,16 @@ class DataError(RuntimeError):
 
 
 class DivergedError(RuntimeError):
-    """Training reached a loss that is not finite."""
+    """Training reached a loss that is not finite.
+
+    Args:
+        step: the step that had it, from 0.
+        last_finite_loss: the loss before, None if there was none.
+    """
+
+    def __init__(self, message: str, step: int, last_finite_loss: float | None) -> None:
+        super().__init__(message)
+        self.facts = {"error": message, "step": step, "last_finite_loss": last_finite_loss}
 
 
 def choose(what: str, value: object, allowed: Iterable[str]) -> str:

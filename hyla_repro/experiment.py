@@ -61,6 +61,14 @@ class Experiment(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
+    def shape(self) -> str:
+        """What runs must share to be trained as one stack: everything but seed, optimiser settings and split."""
+        fields = self.model_dump(mode="json", exclude={"seed", "learning_rate", "weight_decay"})
+        varies = TASKS[self.task_name].stackable
+        fields["task"] = {name: value for name, value in self.task.items() if name not in varies}
+        return json.dumps(fields, sort_keys=True)
+
+    @property
     def label(self) -> str:
         """A readable name for progress bars and messages."""
         n_examples, heldout = self.task.get("n_examples", ""), self.task.get("heldout_fraction", "")

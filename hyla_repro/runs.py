@@ -135,15 +135,16 @@ class Ledger:
         for old in sorted(folder.glob("checkpoint-*.safetensors"))[:-2]:
             old.unlink()
 
-    def load_checkpoint(self, run: Experiment) -> tuple[bytes | None, list[Path]]:
-        """Return the newest checkpoint that is what its name says, and the damaged ones passed over."""
-        damaged: list[Path] = []
+    def load_checkpoints(self, run: Experiment) -> tuple[list[bytes], list[Path]]:
+        """Return the checkpoints that are what their names say, newest first, and the paths of damaged ones."""
+        sound, damaged = [], []
         for path in sorted(self.folder(run).glob("checkpoint-*.safetensors"), reverse=True):
             content = path.read_bytes()
             if sha256(content)[:32] == path.stem.rsplit("-", 1)[-1]:
-                return content, damaged
-            damaged.append(path)
-        return None, damaged
+                sound.append(content)
+            else:
+                damaged.append(path)
+        return sound, damaged
 
     @contextmanager
     def lock(self, run: Experiment) -> Iterator[None]:

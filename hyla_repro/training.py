@@ -1,246 +1,214 @@
-"""Training: one deterministic, resumable and budgeted loop from an experiment to a finished run."""
+"""Training: one deterministic, resumable and budgeted loop from experiments to finished runs, in stacks."""
 
-import ctypes
-import json
 import math
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
 import safetensors.torch
 import torch
-from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from hyla_repro.counter_rng import CounterRNG
 from hyla_repro.errors import DivergedError
 from hyla_repro.experiment import Experiment
+from hyla_repro.process import catch_signals, keep_freed_memory
 from hyla_repro.provenance import compiler_available, provenance
 from hyla_repro.runs import CURVE, MODEL, Ledger, RunLockedError
-from hyla_repro.tasks import Batch, Task
+from hyla_repro.stack import CHUNK, Stack, facts_of, stack_size
+from hyla_repro.tasks import Task
 from hyla_repro.transformer import Transformer
 
 _CURVE_POINTS, _CURVE_SPACING = 20, 30
 _CURVE_SEQUENCES = 1000
-_CHUNK = 500
 _CHECKPOINT_SECONDS = 60.0
 _COMPILE_FROM_STEPS = 2000
-
-
-def learning_rate(step: int, peak: float, warmup_steps: int, total_steps: int) -> float:
-    """Return the learning rate of a step: linear warm-up from 0, cosine to a tenth of the peak, then constant.
-
-    The cosine ends warmup_steps before the last step (Deviation D3: a slip of the release that we keep).
-    """
-    if step < warmup_steps:
-        return peak * step / warmup_steps
-    progress = min((step - warmup_steps) / (total_steps - 2 * warmup_steps), 1.0)
-    return peak * (0.1 + 0.9 * 0.5 * (1.0 + math.cos(math.pi * progress)))
-
-
-def make_optimizer(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    """Return AdamW with the release's decay rule.
-
-    The release decays every parameter with more than one axis. Its query, key and value biases have two (head,
-    width) and so are decayed; here they are one packed vector, named to keep that rule (Deviation D4).
-    """
-    named = list(model.named_parameters())
-    decayed = [p for name, p in named if p.ndim > 1 or name.endswith("in_proj_bias")]
-    free = [p for name, p in named if not (p.ndim > 1 or name.endswith("in_proj_bias"))]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8, fused=True)
-
-
-def dropout_scales(run: Experiment, step: int, device: torch.device | str) -> Tensor | None:
-    """Return the factors (layer, q, k) on the codes: 0 with the dropout rate, else 1 / (1 - rate).
-
-    One mask per layer, shared by the whole batch and all heads, as in the release.
-    """
-    if run.attention_dropout == 0.0:
-        return None
-    shape = (run.model.n_layers, run.model.n_positions, run.model.n_positions)
-    draw = CounterRNG(run.seed, "attention_dropout").uniform(step, shape, device)
-    return (draw >= run.attention_dropout).to(torch.float32) / (1.0 - run.attention_dropout)
 
 
 @torch.no_grad()
 def evaluate(model: Transformer, task: Task, split: str, sequences: int, device: torch.device | str) -> float:
     """Return the task's mean score over `sequences` sequences of a split's own evaluation stream."""
     total = 0.0
-    for step, start in enumerate(range(0, sequences, _CHUNK)):
-        batch = task.batch(split, step, min(_CHUNK, sequences - start), device)
+    for step, start in enumerate(range(0, sequences, CHUNK)):
+        batch = task.batch(split, step, min(CHUNK, sequences - start), device)
         total += task.score(model(batch.inputs, last=task.n_read), batch).double().sum().item()
     return total / sequences
 
 
+def _look_every(device: str) -> int:
+    # On a GPU a look at the losses waits for every step before it.
+    return 1 if device == "cpu" else 50
+
+
+def _stack_size(runs: Sequence[Experiment], device: str) -> int:
+    # On a CPU one run after the other is faster than a stack (benchmarks/).
+    return 1 if device == "cpu" else stack_size(runs, device)
+
+
 class _Training:
-    """The state of one run between two steps: weights, optimiser, curve."""
+    """A stack on its way: what is recorded of every run beside its numbers, and which of them diverged."""
 
-    def __init__(self, run: Experiment, device: str, use_compiler: bool) -> None:
-        self.run, self.device, self.task = run, device, run.build_task()
-        self.model = Transformer(run.model).initialize(run.seed).to(device)
-        self.optimizer = make_optimizer(self.model, run.weight_decay)
-        self.step, self.seconds = 0, 0.0
-        self.curve: list[dict[str, float]] = []
-        self.loss_sum = torch.zeros((), device=device)
-        self.last_finite: float | None = None
-        self.every = max(run.steps // _CURVE_POINTS, _CURVE_SPACING)
-        self.compiled = use_compiler
-        if use_compiler:
-            # After eight shapes in one process the compiler leaves a function uncompiled and only warns.
-            torch.compiler.reset()
-        self._loss = torch.compile(self._eager_loss) if use_compiler else self._eager_loss
+    def __init__(self, runs: Sequence[Experiment], device: str, use_compiler: bool) -> None:
+        self.look_every = _look_every(device)
+        self.stack = Stack(runs, device, use_compiler, self.look_every)
+        self.runs, self.device, self.compiled = list(runs), device, use_compiler
+        self.steps = runs[0].steps
+        self.record_every = max(self.steps // _CURVE_POINTS, _CURVE_SPACING)
+        self.seconds = 0.0
+        self.curves: list[list[dict[str, float]]] = [[] for _ in runs]
+        self.last_finite: list[float | None] = [None for _ in runs]
+        self.diverged: dict[int, DivergedError] = {}
+        self._looked = 0
 
-    def _eager_loss(self, batch: Batch, scales: Tensor | None) -> Tensor:
-        outputs = self.model(batch.inputs, last=self.task.n_read, code_scales=scales)
-        return self.task.loss(outputs, batch)
+    @property
+    def step(self) -> int:
+        return self.stack.step
+
+    @property
+    def going(self) -> list[int]:
+        """The runs that have not diverged, by their place in the stack."""
+        return [index for index in range(len(self.runs)) if index not in self.diverged]
 
     def advance(self) -> None:
-        """Take one step; at the curve's points also record the losses since the last and the scores."""
-        run, step = self.run, self.step
-        batch = self.task.batch("train", step, run.batch_size, self.device)
-        loss = self._loss(batch, dropout_scales(run, step, self.device))
-        # On a GPU this check would wait for every step, so there it is made at the curve's points only.
-        if self.device == "cpu":
-            self._check_finite(loss.item())
-        loss.backward()
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, run.learning_rate, run.warmup_steps, run.steps)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.loss_sum += loss.detach()
-        self.step += 1
-        if self.step % self.every == 0 or self.step == run.steps:
+        """Take one step; look at the losses, and record a point of the curves, when it is time to."""
+        self.stack.advance()
+        record = self.step % self.record_every == 0 or self.step == self.steps
+        if record or self.step % self.look_every == 0:
+            self._look()
+        if record and self.going:
             self._record()
 
-    def _check_finite(self, loss: float, remember: bool = True) -> None:
-        if not math.isfinite(loss):
-            raise DivergedError(f"loss is {loss} at step {self.step} of {self.run.label}; last finite loss: "
-                                f"{self.last_finite}. Lower the learning rate or check the task's values.")  # fmt: skip
-        if remember or self.device != "cpu":
-            self.last_finite = loss
+    def _look(self) -> None:
+        for offset, losses in enumerate(self.stack.recent(self.step - self._looked)):
+            for index in self.going:
+                if math.isfinite(losses[index]):
+                    self.last_finite[index] = losses[index]
+                else:
+                    self._diverge(index, losses[index], self._looked + offset)
+        self._looked = self.step
+
+    def _diverge(self, index: int, loss: float, step: int) -> None:
+        self.diverged[index] = DivergedError(
+            f"loss is {loss} at step {step} of {self.runs[index].label}; last finite loss: {self.last_finite[index]}. "
+            "Lower the learning rate or check the task's values.", step, self.last_finite[index]
+        )  # fmt: skip
 
     def _record(self) -> None:
-        since = self.step - (int(self.curve[-1]["step"]) if self.curve else 0)
-        mean_loss = self.loss_sum.item() / since
-        scores = self.evaluate(min(_CURVE_SEQUENCES, self.run.evaluation_sequences))
-        # The last step's loss is that of the weights before it, so the scores say whether it ruined them.
-        ruined = not all(map(math.isfinite, scores.values()))
-        self._check_finite(math.nan if ruined else mean_loss, remember=False)
-        self.curve.append({"step": self.step, "train_loss": mean_loss, **scores})
-        self.loss_sum.zero_()
+        means, scores = self.stack.loss_sum.tolist(), self.evaluate(_CURVE_SEQUENCES)
+        for index in self.going:
+            curve = self.curves[index]
+            since = self.step - (int(curve[-1]["step"]) if curve else 0)
+            # The last step's loss is that of the weights before it, so the scores say whether it ruined them.
+            if not all(map(math.isfinite, scores[index].values())):
+                self._diverge(index, math.nan, self.step)
+            curve.append({"step": self.step, "train_loss": means[index] / since, **scores[index]})
+        self.stack.loss_sum.zero_()
 
-    def evaluate(self, sequences: int) -> dict[str, float]:
-        splits = self.task.evaluation_splits
-        return {split: evaluate(self.model, self.task, split, sequences, self.device) for split in splits}
+    def evaluate(self, at_most: int) -> list[dict[str, float]]:
+        return self.stack.evaluate(min(at_most, self.runs[0].evaluation_sequences))
 
-    def to_bytes(self) -> bytes:
-        """Serialise everything the next step depends on, as safetensors (no pickle)."""
-        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"{key}/{name}"] = value
-        tensors["loss_sum"] = self.loss_sum
-        state = {"step": self.step, "seconds": self.seconds, "curve": self.curve, "id": self.run.id,
-                 "last_finite": self.last_finite}  # fmt: skip
-        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        return safetensors.torch.save(tensors, metadata={"state": json.dumps(state)})
+    def save(self, ledger: Ledger) -> None:
+        """Store a checkpoint of every run that has not diverged."""
+        self._look()
+        for index in self.going:
+            facts = {"seconds": self.seconds, "curve": self.curves[index], "last_finite": self.last_finite[index]}
+            ledger.save_checkpoint(self.runs[index], self.step, self.stack.to_bytes(index, facts))
 
-    def from_bytes(self, content: bytes) -> None:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        state = json.loads(header["__metadata__"]["state"])
-        if state["id"] != self.run.id:
-            raise ValueError(f"checkpoint of run {state['id']} cannot continue run {self.run.id}")
-        tensors = safetensors.torch.load(content)
-        self.model.load_state_dict({n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")})
-        for name, parameter in self.model.named_parameters():
-            if f"step/{name}" in tensors:
-                moments = {key: tensors[f"{key}/{name}"].to(self.device) for key in ("exp_avg", "exp_avg_sq")}
-                # AdamW counts its steps on the parameters' device when fused.
-                self.optimizer.state[parameter] = {"step": tensors[f"step/{name}"].to(self.device), **moments}
-        self.loss_sum = tensors["loss_sum"].to(self.device)
-        self.step, self.seconds, self.curve = state["step"], state["seconds"], state["curve"]
-        self.last_finite = state["last_finite"]
+    def load(self, contents: Sequence[bytes]) -> None:
+        """Set every run to its checkpoint; all must be of one step."""
+        for index, content in enumerate(contents):
+            facts = self.stack.from_bytes(index, content)
+            self.seconds, self.curves[index], self.last_finite[index] = (
+                facts[name] for name in ("seconds", "curve", "last_finite")
+            )
+        self._looked = self.step
 
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of being interrupted in the middle of a step."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {n: signal.signal(n, lambda number, frame: received.append(number)) for n in numbers}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    def finish(self, ledger: Ledger) -> None:
+        """Store the results of every run that has not diverged."""
+        scores = self.evaluate(self.runs[0].evaluation_sequences)
+        facts = provenance(self.device, self.compiled)
+        for index in self.going:
+            curve = self.curves[index]
+            files = {
+                MODEL: safetensors.torch.save(self.stack.state_dict(index)),
+                CURVE: pd.DataFrame(curve).to_csv(index=False).encode(),
+            }
+            # A stack shares its time, so that the minutes of its runs add up to the device's.
+            result = {"scores": scores[index], "train_loss": curve[-1]["train_loss"],
+                      "minutes": round(self.seconds / 60 / len(self.runs), 2), "provenance": facts}  # fmt: skip
+            ledger.commit(self.runs[index], files, result)
 
 
-def _keep_freed_memory() -> None:
-    """Make glibc reuse the buffers of a step instead of returning them to the system after each.
-
-    The page faults of getting them back took 18 of 79 ms of a HYLA step on one core; other C libraries ignore this.
-    """
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mmap_threshold, trim_threshold = -3, -1
-        mallopt(mmap_threshold, 1 << 25)
-        mallopt(trim_threshold, (1 << 31) - 1)
-
-
-def _train_one(run: Experiment, ledger: Ledger, device: str, stop: Callable[[], bool], progress: bool) -> bool:
-    _keep_freed_memory()
-    training = _Training(run, device, run.steps >= _COMPILE_FROM_STEPS and compiler_available(device))
-    content, damaged = ledger.load_checkpoint(run)
-    for path in damaged:
-        tqdm.write(f"checkpoint {path} is damaged; using the one before it")
-    if content is not None:
-        training.from_bytes(content)
+def _train_stack(
+    runs: Sequence[Experiment],
+    contents: Sequence[bytes],
+    ledger: Ledger,
+    device: str,
+    stop: Callable[[], bool],
+    progress: bool,
+) -> list[DivergedError]:
+    """Train locked runs of one shape from checkpoints of one step, or from the start without any."""
+    keep_freed_memory()
+    training = _Training(runs, device, runs[0].steps >= _COMPILE_FROM_STEPS and compiler_available(device))
+    if contents:
+        training.load(contents)
     started = saved = time.monotonic()
-    before = training.seconds
-    bar = tqdm(total=run.steps, initial=training.step, desc=run.label, disable=not progress, unit="step")
-    try:
-        while training.step < run.steps:
+    before, reported = training.seconds, 0
+    label = runs[0].label if len(runs) == 1 else f"{len(runs)} runs of {runs[0].model.variant}"
+    with tqdm(total=runs[0].steps, initial=training.step, desc=label, disable=not progress, unit="step") as bar:
+        while training.step < training.steps and training.going:
             training.advance()
             bar.update()
+            for index in list(training.diverged)[reported:]:
+                ledger.mark_diverged(runs[index], training.diverged[index].facts)
+            reported = len(training.diverged)
             now = time.monotonic()
             training.seconds = before + now - started
-            stopping = stop() and training.step < run.steps
+            stopping = stop() and training.step < training.steps
             if stopping or now - saved > _CHECKPOINT_SECONDS:
-                ledger.save_checkpoint(run, training.step, training.to_bytes())
+                training.save(ledger)
                 saved = now
             if stopping:
-                return False
-        _finish(training, ledger)
-    except DivergedError as error:
-        facts = {"error": str(error), "step": training.step, "last_finite_loss": training.last_finite}
-        ledger.mark_diverged(run, facts)
-        raise
-    finally:
-        bar.close()
-    return True
+                break
+        else:
+            if training.going:
+                training.finish(ledger)
+    return list(training.diverged.values())
 
 
-def _finish(training: _Training, ledger: Ledger) -> None:
-    weights = {name: value.detach().cpu().contiguous() for name, value in training.model.state_dict().items()}
-    files = {
-        MODEL: safetensors.torch.save(weights),
-        CURVE: pd.DataFrame(training.curve).to_csv(index=False).encode(),
-    }
-    facts = {
-        "scores": training.evaluate(training.run.evaluation_sequences),
-        "train_loss": training.curve[-1]["train_loss"],
-        "minutes": round(training.seconds / 60, 2),
-        "provenance": provenance(training.device, training.compiled),
-    }
-    ledger.commit(training.run, files, facts)
+def _resumable(runs: Sequence[Experiment], ledger: Ledger) -> list[tuple[list[Experiment], list[bytes]]]:
+    """Split runs into parts that can go on together: from a step that all of a part have a sound checkpoint of.
+
+    A process that dies between two files of one checkpoint leaves some runs one checkpoint behind the others. All
+    keep the one before, so they go on from there together, as if it had died earlier.
+    """
+    found = []
+    for run in runs:
+        checkpoints, damaged = ledger.load_checkpoints(run)
+        for path in damaged:
+            tqdm.write(f"checkpoint {path} is damaged; using the one before it")
+        found.append({facts_of(content)["step"]: content for content in checkpoints})
+    common = set.intersection(*map(set, found))
+    if common:
+        return [(list(runs), [contents[max(common)] for contents in found])]
+    parts: dict[int, tuple[list[Experiment], list[bytes]]] = {}
+    for run, contents in zip(runs, found, strict=True):
+        part = parts.setdefault(max(contents, default=0), ([], []))
+        part[0].append(run)
+        part[1].extend(contents[step] for step in sorted(contents)[-1:])
+    return list(parts.values())
+
+
+def _stacks(experiments: Sequence[Experiment], device: str) -> Iterator[list[Experiment]]:
+    """Group runs of equal shape, in the order of their first, into stacks of the size that the device is best at."""
+    groups: dict[str, list[Experiment]] = {}
+    for run in experiments:
+        groups.setdefault(run.shape, []).append(run)
+    for runs in groups.values():
+        size = _stack_size(runs, device)
+        yield from (runs[start : start + size] for start in range(0, len(runs), size))
 
 
 def train(
@@ -252,6 +220,7 @@ def train(
 ) -> list[Experiment]:
     """Train the runs that are missing, and return those that still are when the budget is used up.
 
+    On a GPU runs of equal shape are trained as one stack; on a CPU one after the other, which is faster there.
     Finished runs are left alone, runs that another process trains are passed over, paused ones go on where
     they stopped, with the same result as if they had never stopped.
 
@@ -260,25 +229,60 @@ def train(
 
     Raises:
         KeyboardInterrupt, SystemExit: after SIGINT or SIGTERM, once a checkpoint is saved.
-        DivergedError: when the loss is not finite; the run is marked and never counted as a result.
+        DivergedError: at the end, when a loss was not finite; such a run is marked and never counted as a result.
     """
     ledger = ledger or Ledger()
     deadline = math.inf if budget_seconds is None else time.monotonic() + budget_seconds
-    with _signals() as received:
-        for run in experiments:
-            if ledger.state(run) in ("done", "diverged") or time.monotonic() > deadline:
-                continue
-            try:
-                with ledger.lock(run):
-                    if ledger.state(run) != "done":
-                        _train_one(run, ledger, device, lambda: bool(received) or time.monotonic() > deadline, progress)
-            except RunLockedError as error:
-                tqdm.write(str(error))
-            if received:
-                break
+    diverged: list[DivergedError] = []
+    missing = [run for run in experiments if ledger.state(run) not in ("done", "diverged")]
+    with catch_signals() as received:
+
+        def stop() -> bool:
+            return bool(received) or time.monotonic() > deadline
+
+        waiting = list(_stacks(missing, device)) if missing else []
+        while waiting and not stop():
+            diverged += _train_locked(waiting.pop(0), waiting, ledger, device, stop, progress)
     if received:
         raise SystemExit(143) if received[0] == signal.SIGTERM else KeyboardInterrupt
+    if diverged:
+        raise diverged[0]
     return [run for run in experiments if ledger.state(run) != "done"]
+
+
+def _train_locked(
+    runs: list[Experiment],
+    waiting: list[list[Experiment]],
+    ledger: Ledger,
+    device: str,
+    stop: Callable[[], bool],
+    progress: bool,
+) -> list[DivergedError]:
+    """Train those runs of a stack that nobody else does; what must be trained apart goes to the front of `waiting`."""
+    with ExitStack() as locks:
+        held = []
+        for run in runs:
+            try:
+                locks.enter_context(ledger.lock(run))
+            except RunLockedError as error:
+                tqdm.write(str(error))
+                continue
+            if ledger.state(run) != "done":  # another process may have finished it since
+                held.append(run)
+        if not held:
+            return []
+        (part, contents), *others = _resumable(held, ledger)
+        waiting[:0] = [rest for rest, _ in others]
+        try:
+            return _train_stack(part, contents, ledger, device, stop, progress)
+        except torch.cuda.OutOfMemoryError:
+            if len(part) == 1:
+                raise
+            half = len(part) // 2
+            tqdm.write(f"{len(part)} runs do not fit into the memory of {device}: going on with {half}")
+            waiting[:0] = [part[:half], part[half:]]
+    torch.cuda.empty_cache()
+    return []
 
 
 def load_model(path: Path | bytes, run: Experiment) -> Transformer:

@@ -95,7 +95,7 @@ def test_interrupted_commit_is_no_result(ledger: Ledger, run: Experiment, monkey
     with pytest.raises(OSError, match="cut"):
         commit(ledger, run)
     assert ledger.state(run) == "paused"
-    assert ledger.load_checkpoint(run) == (b"state", [])
+    assert ledger.load_checkpoints(run) == ([b"state"], [])
 
 
 # --- states -------------------------------------------------------------------------------------------------
@@ -240,14 +240,16 @@ def test_missing_result_is_named(ledger: Ledger, run: Experiment) -> None:
 # --- checkpoints --------------------------------------------------------------------------------------------
 
 
-def test_newest_checkpoint_is_used_and_two_are_kept(ledger: Ledger, run: Experiment) -> None:
-    assert ledger.load_checkpoint(run) == (None, [])
+def test_newest_two_checkpoints_are_kept_and_come_first(ledger: Ledger, run: Experiment) -> None:
+    assert ledger.load_checkpoints(run) == ([], [])
+    expected: list[bytes] = []
     for step in (5, 30, 200, 10_000):
-        ledger.save_checkpoint(run, step, f"state at {step}".encode())
-        assert ledger.load_checkpoint(run) == (f"state at {step}".encode(), [])
+        ledger.save_checkpoint(run, step, content := f"state at {step}".encode())
+        expected.insert(0, content)
+        assert ledger.load_checkpoints(run) == (expected[:2], [])
     assert len(list(ledger.folder(run).glob("checkpoint-*"))) == 2
     commit(ledger, run)
-    assert ledger.load_checkpoint(run) == (None, [])
+    assert ledger.load_checkpoints(run) == ([], [])
 
 
 @given(st.integers(0, 8 * len(b"state at 30") - 1))
@@ -258,9 +260,9 @@ def test_damaged_checkpoint_falls_back_to_the_previous(ledger: Ledger, run: Expe
     content = bytearray(newest.read_bytes())
     content[bit // 8] ^= 1 << bit % 8
     newest.write_bytes(bytes(content))
-    assert ledger.load_checkpoint(run) == (b"state at 20", [newest])
+    assert ledger.load_checkpoints(run) == ([b"state at 20"], [newest])
     newest.write_bytes(b"")
-    assert ledger.load_checkpoint(run) == (b"state at 20", [newest])
+    assert ledger.load_checkpoints(run) == ([b"state at 20"], [newest])
 
 
 def test_only_damaged_checkpoints_mean_starting_again(ledger: Ledger, run: Experiment) -> None:
@@ -269,7 +271,7 @@ def test_only_damaged_checkpoints_mean_starting_again(ledger: Ledger, run: Exper
     paths = sorted(ledger.folder(run).glob("checkpoint-*"), reverse=True)
     for path in paths:
         path.write_bytes(b"state of nothing")
-    assert ledger.load_checkpoint(run) == (None, paths)
+    assert ledger.load_checkpoints(run) == ([], paths)
 
 
 # --- locks --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Training: schedule, decay rule, bit-identical resuming, budgets, signals and divergence."""
+"""Training: evaluation, results, bit-identical resuming, budgets, signals and divergence."""
 
 import io
 import json
@@ -13,16 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
-from hyla_repro import presets, training
+from hyla_repro import training
 from hyla_repro.errors import DataError, DivergedError
 from hyla_repro.experiment import Experiment
 from hyla_repro.runs import CURVE, MODEL, Ledger
+from hyla_repro.stack import Stack
 from hyla_repro.tasks.fuzzy_logic import FuzzyLogic
-from hyla_repro.training import dropout_scales, evaluate, learning_rate, load_model, make_optimizer, train
+from hyla_repro.training import evaluate, load_model, train
 from hyla_repro.transformer import Transformer
 
 ROOT = Path(__file__).parent.parent
@@ -93,116 +92,12 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[float]]:
     return set_step
 
 
-# --- schedule, decay, dropout -------------------------------------------------------------------------------
-
-
-def test_golden_learning_rates(golden: Path) -> None:
-    for entry in json.loads((golden / "learning_rate_schedule.json").read_text()):
-        settings = (entry["peak"], entry["warmup_steps"], entry["train_steps"])
-        ours = [learning_rate(step, *settings) for step in entry["step"]]
-        np.testing.assert_allclose(ours, entry["learning_rate"], rtol=0, atol=1e-6 * entry["peak"])
-
-
-@given(st.integers(0, 300), st.integers(1, 5000), st.floats(1e-5, 1.0))
-def test_learning_rate_rises_then_falls(warmup: int, more: int, peak: float) -> None:
-    total = 2 * warmup + more
-    rates = [learning_rate(step, peak, warmup, total) for step in range(total + 1)]
-    assert all(0.0 <= rate <= peak * (1 + 1e-12) for rate in rates)
-    assert rates[warmup] == pytest.approx(peak)
-    assert rates[: warmup + 1] == sorted(rates[: warmup + 1])
-    assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
-    assert rates[total - warmup :] == pytest.approx([peak / 10] * (warmup + 1))
-
-
-DECAYED = {
-    "in_proj_weight", "in_proj_bias", "out_proj.weight", "inner_weight", "position.table", "up.weight", "down.weight",
-    "embedding.weight", "read_out.weight",
-}  # fmt: skip
-FREE = {
-    "norm.weight", "norm.bias", "norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias", "out_proj.bias", "up.bias",
-    "down.bias", "embedding.bias", "read_out.bias",
-}  # fmt: skip
-
-
-def ending(name: str, endings: set[str]) -> bool:
-    return any(name == end or name.endswith("." + end) for end in endings)
-
-
-def test_decay_rule_by_names(make_run: Make) -> None:
-    """Query, key and value biases and position tables decay, as in the release; other biases and norms do not."""
-    model = Transformer(make_run("hyla_deep").model)
-    decayed, free = make_optimizer(model, 0.3).param_groups
-    assert (decayed["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    in_groups = [[names.pop(id(parameter)) for parameter in group["params"]] for group in (decayed, free)]
-    assert not names, f"not optimised: {names}"
-    assert all(ending(name, DECAYED) and not ending(name, FREE) for name in in_groups[0])
-    assert all(ending(name, FREE) and not ending(name, DECAYED) for name in in_groups[1])
-    assert len(in_groups[0]) == 2 * 7 + 2
-    assert len(in_groups[1]) == 2 * 7 + 4
-
-
-def test_optimizer_is_adamw(make_run: Make) -> None:
-    """Decoupled decay, bias correction and epsilon outside the root, in NumPy's float64."""
-    model = Transformer(make_run().model).initialize(1)
-    optimizer = make_optimizer(model, 0.3)
-    expected = {name: parameter.detach().double().numpy() for name, parameter in model.named_parameters()}
-    first, second = ({name: np.zeros_like(value) for name, value in expected.items()} for _ in range(2))
-    generator = torch.Generator().manual_seed(0)
-    for step, rate in enumerate((0.0, 1e-2, 3e-2, 1e-3), start=1):
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        for name, parameter in model.named_parameters():
-            parameter.grad = torch.randn(parameter.shape, generator=generator)
-            gradient = parameter.grad.double().numpy()
-            first[name] = 0.9 * first[name] + 0.1 * gradient
-            second[name] = 0.999 * second[name] + 0.001 * gradient**2
-            change = (first[name] / (1 - 0.9**step)) / (np.sqrt(second[name] / (1 - 0.999**step)) + 1e-8)
-            decay = 0.3 * expected[name] if ending(name, DECAYED) else 0.0
-            expected[name] = expected[name] - rate * (change + decay)
-        optimizer.step()
-    for name, parameter in model.named_parameters():
-        np.testing.assert_allclose(parameter.detach().numpy(), expected[name], rtol=0, atol=2e-6, err_msg=name)
-
-
-def test_dropout_scales(make_run: Make) -> None:
-    run = make_run(attention_dropout=0.25)
-    scales = torch.stack([dropout_scales(run, step, "cpu") for step in range(200)])
-    assert scales.shape == (200, 2, 7, 7)
-    assert scales.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
-    # 19 600 draws: five standard deviations are 0.0155.
-    assert abs(float((scales == 0).double().mean()) - 0.25) < 0.0155
-    assert torch.equal(scales[3], dropout_scales(run, 3, "cpu"))
-    assert not torch.equal(scales[3], scales[4])
-    assert not torch.equal(scales[3, 0], scales[3, 1])
-    assert not torch.equal(scales[3], dropout_scales(make_run(attention_dropout=0.25, seed=1), 3, "cpu"))
-    assert dropout_scales(make_run(attention_dropout=0.0), 3, "cpu") is None
-
-
-def test_a_step_trains_on_its_own_batch_with_its_own_dropout(make_run: Make) -> None:
-    run = make_run(attention_dropout=0.4)
-    state, model, task = training._Training(run, "cpu", False), Transformer(run.model).initialize(0), run.build_task()
-    for step in range(2):
-        batch = task.batch("train", step, run.batch_size)
-        assert batch.inputs.shape[0] == run.batch_size
-        losses = [
-            task.loss(model(batch.inputs, code_scales=scales)[:, -1:], batch)
-            for scales in (dropout_scales(run, step, "cpu"), None)
-        ]
-        state.loss_sum.zero_()
-        state.advance()
-        assert state.loss_sum.item() == pytest.approx(losses[0].item(), rel=1e-5)
-        assert abs(losses[0].item() - losses[1].item()) > 1e-3 * losses[0].item()
-        # The first step has learning rate 0, so that the second starts from the same weights.
-    assert not torch.equal(state.model.embedding.weight, model.embedding.weight)
-
-
 # --- evaluation ---------------------------------------------------------------------------------------------
 
 
 def test_evaluation_is_the_mean_over_all_sequences(run: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     """13 sequences in chunks of 5, 5 and 3: the short chunk must not weigh more."""
-    monkeypatch.setattr(training, "_CHUNK", 5)
+    monkeypatch.setattr(training, "CHUNK", 5)
     task, model = run.build_task(), Transformer(run.model).initialize(0)
     batches = [task.batch("heldout", step, size) for step, size in enumerate((5, 5, 3))]
     with torch.no_grad():
@@ -256,8 +151,12 @@ def test_result_describes_the_trained_model(run: Experiment, ledger: Ledger) -> 
     assert not model.training
     again = load_model(ledger.read(run, MODEL), run)
     for split, score in result["scores"].items():
-        assert evaluate(model, run.build_task(), split, run.evaluation_sequences, "cpu") == score
-        assert evaluate(again, run.build_task(), split, run.evaluation_sequences, "cpu") == score
+        assert evaluate(model, run.build_task(), split, run.evaluation_sequences, "cpu") == pytest.approx(
+            score, rel=1e-6
+        )
+        assert evaluate(again, run.build_task(), split, run.evaluation_sequences, "cpu") == pytest.approx(
+            score, rel=1e-6
+        )
         assert table[split].iloc[-1] == pytest.approx(score, rel=1e-9)
     assert result["train_loss"] == pytest.approx(table["train_loss"].iloc[-1], rel=1e-9)
     assert {"device", "threads", "torch", "commit", "date", "compiled"} <= set(result["provenance"])
@@ -291,7 +190,7 @@ def test_a_run_does_not_depend_on_the_others_in_its_list(make_run: Make, tmp_pat
 def test_finished_runs_are_left_alone(run: Experiment, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     train([run], ledger, progress=False)
     before = (ledger.folder(run) / "result.json").stat().st_mtime_ns
-    monkeypatch.setattr(training, "_train_one", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr(training, "_train_stack", lambda *args: pytest.fail("trained again"))
     assert train([run], ledger, progress=False) == []
     assert (ledger.folder(run) / "result.json").stat().st_mtime_ns == before
 
@@ -356,9 +255,9 @@ def test_damaged_checkpoint_resumes_from_the_one_before(
 
 def test_checkpoint_of_another_run_is_refused(make_run: Make) -> None:
     run, other = make_run(seed=0), make_run(seed=1)
-    content = training._Training(run, "cpu", False).to_bytes()
+    content = Stack([run]).to_bytes(0, {})
     with pytest.raises(ValueError, match=f"checkpoint of run {run.id} cannot continue run {other.id}"):
-        training._Training(other, "cpu", False).from_bytes(content)
+        Stack([other]).from_bytes(0, content)
 
 
 def test_budget_leaves_the_rest_and_returns_it(
@@ -454,68 +353,110 @@ def test_weights_that_the_last_step_ruins_are_no_result(make_run: Make, ledger: 
     assert ledger.state(run) == "diverged"
 
 
-# --- the compiled step --------------------------------------------------------------------------------------
-
-COMPILED = """
-import sys
-import torch
-from hyla_repro import training
-from hyla_repro.experiment import Experiment
-torch.set_num_threads(2)
-run = Experiment.model_validate_json(sys.argv[1])
-state = training._Training(run, "cpu", use_compiler=True)
-arguments = state.task.batch("train", 0, run.batch_size), training.dropout_scales(run, 0, "cpu")
-gradients = []
-for loss in (state._eager_loss, state._loss):
-    state.model.zero_grad(set_to_none=True)
-    loss(*arguments).backward()
-    gradients.append({name: parameter.grad for name, parameter in state.model.named_parameters()})
-for name, eager in gradients[0].items():
-    worst, largest = (gradients[1][name] - eager).abs().max().item(), eager.abs().max().item()
-    assert worst <= 1e-4 * largest, f"gradient of {name}: {worst} of {largest}"
-for _ in range(3):
-    state.advance()
-print("equal", flush=True)
-"""
+# --- stacks -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", ["softmax", "linear", "hyla", "hyla_deep"])
-def test_compiled_gradients_are_the_eager_ones(variant: str, tmp_path: Path) -> None:
-    """At the paper's own sizes, because the compiler writes another program, with bugs of its own, for each shape.
-
-    In a process of its own: run-time type checks, which the tests may switch on, break graphs.
-    """
-    if not training.compiler_available("cpu"):
-        pytest.skip("needs a C++ compiler")
-    settings = presets.fuzzy_logic("paper", variant, 0).model_dump_json()
-    command = [sys.executable, "-X", "faulthandler", "-c", COMPILED, settings]
-    own_cache = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(command, cwd=ROOT, env=own_cache, capture_output=True, text=True)
-    assert (done.returncode, done.stdout.strip()) == (0, "equal"), done.stderr[:3000]
+@pytest.fixture
+def stacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train all runs of one shape together, as on a GPU."""
+    monkeypatch.setattr(training, "_stack_size", lambda runs, device: len(runs))
 
 
-SHAPES = """
-import sys
-import torch
-from hyla_repro import training
-from hyla_repro.experiment import Experiment
-torch.set_num_threads(1)
-with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
-    for settings in sys.argv[1:]:
-        training._Training(Experiment.model_validate_json(settings), "cpu", use_compiler=True).advance()
-print("compiled", flush=True)
-"""
+def four(make_run: Make) -> list[Experiment]:
+    return [make_run(seed=seed, learning_rate=rate) for seed in (0, 1) for rate in (1e-3, 4e-3)]
 
 
-@pytest.mark.slow
-def test_runs_of_other_shapes_are_compiled_too(make_run: Make, tmp_path: Path) -> None:
-    """The compiler allows a function eight shapes, here one, and a list of runs may hold more."""
-    if not training.compiler_available("cpu"):
-        pytest.skip("needs a C++ compiler")
-    settings = [make_run(variant).model_dump_json() for variant in ("softmax", "linear")]
-    own_cache = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", SHAPES, *settings], cwd=ROOT, env=own_cache, capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout.strip()) == (0, "compiled"), done.stderr[-3000:]
+@pytest.mark.usefixtures("stacked")
+def test_a_stack_has_the_results_of_its_runs_alone(make_run: Make, tmp_path: Path) -> None:
+    runs, ledger = four(make_run), Ledger(tmp_path / "together")
+    assert train(runs, ledger, progress=False) == []
+    for run in runs:
+        ours, alone = ledger.result(run), whole(tmp_path / run.id, run)
+        assert ours["scores"] == pytest.approx(alone["scores"], rel=1e-3)
+        assert ours["train_loss"] == pytest.approx(alone["train_loss"], rel=1e-4)
+
+
+@pytest.mark.usefixtures("stacked")
+@pytest.mark.parametrize("stops", [[1], [30], [13, 17]], ids=str)
+def test_stopped_and_resumed_stack_is_bit_identical(
+    stops: list[int], make_run: Make, tmp_path: Path, stop_after: Callable[[int], None]
+) -> None:
+    runs, ledger, straight = four(make_run), Ledger(tmp_path / "stopped"), Ledger(tmp_path / "straight")
+    assert train(runs, straight, progress=False) == []
+    for steps in stops:
+        stop_after(steps)
+        assert train(runs, ledger, budget_seconds=1e5, progress=False) == runs
+    stop_after(10**9)
+    assert train(runs, ledger, budget_seconds=1e5, progress=False) == []
+    assert [outcome(ledger, run) for run in runs] == [outcome(straight, run) for run in runs]
+
+
+@pytest.mark.usefixtures("stacked")
+def test_a_stack_cut_off_between_two_checkpoints_goes_on_together(
+    make_run: Make, tmp_path: Path, stop_after: Callable[[int], None]
+) -> None:
+    """The process died after writing the second checkpoint of two of the four runs."""
+    runs, ledger, straight = four(make_run), Ledger(tmp_path / "cut"), Ledger(tmp_path / "straight")
+    assert train(runs, straight, progress=False) == []
+    for steps in (7, 5):
+        stop_after(steps)
+        train(runs, ledger, budget_seconds=1e5, progress=False)
+    for run in runs[2:]:
+        max(ledger.folder(run).glob("checkpoint-*")).unlink()
+    stop_after(10**9)
+    assert train(runs, ledger, budget_seconds=1e5, progress=False) == []
+    assert [outcome(ledger, run) for run in runs] == [outcome(straight, run) for run in runs]
+
+
+@pytest.mark.usefixtures("stacked")
+def test_runs_at_different_steps_are_trained_apart(
+    make_run: Make, ledger: Ledger, stop_after: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = four(make_run)
+    stop_after(9)
+    train(runs[:2], ledger, budget_seconds=1e5, progress=False)
+    original, trained = training._train_stack, []
+    monkeypatch.setattr(training, "_train_stack", lambda part, *rest: trained.append(part) or original(part, *rest))
+    stop_after(10**9)
+    assert train(runs, ledger, budget_seconds=1e5, progress=False) == []
+    assert trained == [runs[:2], runs[2:]]
+
+
+@pytest.mark.usefixtures("stacked")
+@pytest.mark.parametrize("look_every", [1, 50])
+def test_a_diverged_run_does_not_harm_the_others_of_its_stack(
+    look_every: int, make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, ledger, straight = four(make_run), Ledger(tmp_path / "poisoned"), Ledger(tmp_path / "straight")
+    assert train(runs, straight, progress=False) == []
+    monkeypatch.setattr(training, "_look_every", lambda device: look_every)
+    original, victim = Stack._loss, torch.tensor(runs[2].seed)
+
+    def poisoned(self: Stack, weights: dict, tables: dict) -> Tensor:
+        loss = original(self, weights, tables)
+        return torch.where((self.clock == 17) & (tables["seed"] == victim), torch.nan, loss)
+
+    monkeypatch.setattr(Stack, "_loss", poisoned)
+    with pytest.raises(DivergedError, match="loss is nan at step 17 of hyla"):
+        train(runs, ledger, progress=False)
+    assert [ledger.state(run) for run in runs] == ["done", "done", "diverged", "diverged"]
+    for run in runs[:2]:
+        assert outcome(ledger, run) == outcome(straight, run)
+
+
+@pytest.mark.usefixtures("stacked")
+def test_a_stack_that_does_not_fit_is_halved(
+    make_run: Make, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, original, sizes = four(make_run), training._train_stack, []
+
+    def small_memory(part: list[Experiment], *rest: object) -> object:
+        sizes.append(len(part))
+        if len(part) > 1:
+            raise torch.cuda.OutOfMemoryError("no")
+        return original(part, *rest)
+
+    monkeypatch.setattr(training, "_train_stack", small_memory)
+    assert train(runs, ledger, progress=False) == []
+    assert sizes == [4, 2, 1, 1, 2, 1, 1]
+    assert "4 runs do not fit into the memory of cpu: going on with 2" in capsys.readouterr().out

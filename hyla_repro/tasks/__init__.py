@@ -1,5 +1,6 @@
 """Task generators: a batch is a pure function of (task, split, seed, step)."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -41,6 +42,16 @@ class Task(Protocol):
 
     @property
     def evaluation_splits(self) -> tuple[str, ...]: ...
+
+    @property
+    def stackable(self) -> tuple[str, ...]:
+        """The settings, besides the seed, that runs of one stack may differ in."""
+
+    def tables(self, split: str, device: Any = "cpu") -> dict[str, Tensor]:
+        """Return what `draw` must know of the seed and the split, in equal shapes for every run of a stack."""
+
+    def draw(self, split: str, tables: Mapping[str, Tensor], step: Any, size: int) -> Any:
+        """Return the batch of a step from `tables`, by tensor operations alone."""
 
     def batch(self, split: str, step: int, size: int, device: Any = "cpu") -> Batch: ...
 

@@ -1,5 +1,6 @@
 """Fuzzy logic functions: in-context regression of compositional functions (section 4 of the paper)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, product
@@ -78,6 +79,8 @@ class FuzzyLogic:
     n_read = 1
     n_outputs = 1
     metric = "R²"
+    # What runs of one stack may differ in, besides the seed: it changes what tables hold, not their shape.
+    stackable = ("heldout_fraction",)
     evaluation_splits = ("test", "heldout", "unknown_terms")
 
     def __post_init__(self) -> None:
@@ -135,35 +138,51 @@ class FuzzyLogic:
         heldout, train = known[order[:n_heldout]], known[order[n_heldout:]]
         return {"train": train, "heldout": heldout, "unknown_terms": torch.tensor(unknown).reshape(-1, self.n_terms)}
 
-    def batch(self, split: str, step: int, size: int, device: torch.device | str = "cpu") -> FuzzyLogicBatch:
-        """Return the batch of this split and step; a larger size only appends sequences.
+    def tables(self, split: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+        """Return what `draw` must know of this seed and split, as tensors of equal shape for every run of a stack.
 
-        Raises: ValueError for an unknown split, a split without functions, or a size below 1.
+        Returns: seed (); functions (f, k), term numbers filled up to the number of all functions; size (), how many
+            of them belong to the split; terms (term, v).
+        Raises: ValueError for an unknown split, or a split without functions.
         """
-        pool_name, distribution = SPLITS[choose("split", split, SPLITS)]
-        pool = self.functions[pool_name].to(device)
+        pool = self.functions[SPLITS[choose("split", split, SPLITS)][0]]
         if not len(pool):
             raise ValueError(
                 f"split={split!r} is empty: {len(self.terms) - self.n_known_terms} unknown terms make no function "
                 f"of n_terms={self.n_terms}"
             )
+        filled = torch.zeros(comb(len(self.terms), self.n_terms), self.n_terms, dtype=torch.int64)
+        filled[: len(pool)] = pool
+        tables = {"seed": torch.tensor(self.seed), "size": torch.tensor(len(pool)), "functions": filled}
+        tables["terms"] = self.terms
+        return {name: table.to(device) for name, table in tables.items()}
+
+    def draw(self, split: str, tables: Mapping[str, Tensor], step: int | Tensor, size: int) -> FuzzyLogicBatch:
+        """Return the batch of a step from `tables`: tensor operations alone, for vmap, the compiler and CUDA graphs."""
+        device = tables["seed"].device
+        stream = CounterRNG(tables["seed"], f"fuzzy_logic/{split}/functions")
+        chosen = tables["functions"][stream.integers(step, (size,), tables["size"], device)]
+        x = self._inputs(split, tables["seed"], step, size)
+        values = evaluate(tables["terms"][chosen], x)
+        shown = torch.cat([values[:, :-1], torch.zeros_like(values[:, -1:])], dim=-1)
+        return FuzzyLogicBatch(torch.cat([x, shown.unsqueeze(-1)], dim=-1), values[:, -1:], chosen)
+
+    def batch(self, split: str, step: int, size: int, device: torch.device | str = "cpu") -> FuzzyLogicBatch:
+        """Return the batch of this split and step; a larger size only appends sequences.
+
+        Raises: ValueError for an unknown split, a split without functions, or a size below 1.
+        """
         if size < 1:
             raise ValueError(f"size={size} is too small: a batch has at least one sequence")
-        chosen = CounterRNG(self.seed, f"fuzzy_logic/{split}/functions").integers(step, (size,), len(pool), device)
-        x = self._inputs(split, distribution, step, size, device)
-        values = evaluate(self.terms.to(device)[pool[chosen]], x)
-        shown = torch.cat([values[:, :-1], torch.zeros_like(values[:, -1:])], dim=-1)
-        return FuzzyLogicBatch(torch.cat([x, shown.unsqueeze(-1)], dim=-1), values[:, -1:], pool[chosen])
+        return self.draw(split, self.tables(split, device), step, size)
 
-    def _inputs(
-        self, split: str, distribution: str, step: int, size: int, device: torch.device | str
-    ) -> Float[Tensor, "b t v"]:
-        one = (self.n_examples, self.n_variables)
-        x = CounterRNG(self.seed, f"fuzzy_logic/{split}/inputs").uniform(step, (size, *one), device)
+    def _inputs(self, split: str, seed: Tensor, step: int | Tensor, size: int) -> Float[Tensor, "b t v"]:
+        one, distribution = (self.n_examples, self.n_variables), SPLITS[split][1]
+        x = CounterRNG(seed, f"fuzzy_logic/{split}/inputs").uniform(step, (size, *one), seed.device)
         if distribution == "uniform":
             return x
-        fixed = repeat(CounterRNG(self.seed, "fuzzy_logic/fixed").uniform(0, one, device), "t v -> b t v", b=size)
-        last = torch.arange(self.n_examples, device=device) == self.n_examples - 1
+        fixed = repeat(CounterRNG(seed, "fuzzy_logic/fixed").uniform(0, one, seed.device), "t v -> b t v", b=size)
+        last = torch.arange(self.n_examples, device=seed.device) == self.n_examples - 1
         keep = last if distribution == "fixed_query" else ~last
         return torch.where(rearrange(keep, "t -> 1 t 1"), fixed, x)
 
