@@ -9,10 +9,11 @@ __version__ = "0.1.0"
 __all__ = ["VARIANTS", "HypernetworkAttention", "Transformer", "TransformerConfig"]
 
 if TYPE_CHECKING:
-    from hyla_repro.attention import VARIANTS, HypernetworkAttention
-    from hyla_repro.transformer import Transformer, TransformerConfig
+    from hyla_repro.attention import HypernetworkAttention
+    from hyla_repro.settings import VARIANTS, TransformerConfig
+    from hyla_repro.transformer import Transformer
 
-_HOMES = {"VARIANTS": "attention", "HypernetworkAttention": "attention"}
+_HOMES = {"HypernetworkAttention": "attention", "Transformer": "transformer"}
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +22,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'hyla_repro' has no attribute {name!r}: it exports {', '.join(__all__)}")
     from importlib import import_module
 
-    return getattr(import_module(f"hyla_repro.{_HOMES.get(name, 'transformer')}"), name)
+    return getattr(import_module(f"hyla_repro.{_HOMES.get(name, 'settings')}"), name)

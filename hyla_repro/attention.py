@@ -1,7 +1,7 @@
 """Multi-head attention as a hypernetwork: normalisers, value networks and the module (sections 2 and 3)."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from einops import einsum, rearrange, reduce
@@ -100,27 +100,6 @@ VALUE_NETWORKS = {
     "hyper_linear": hyper_linear,
     "hyper_relu": hyper_relu,
     "hyper_deep": hyper_deep,
-}
-
-
-class Variant(NamedTuple):
-    """One row of Table A1: how the code is normalised and which network it generates."""
-
-    normalizer: str
-    value_network: str
-
-
-VARIANTS = {
-    "softmax": Variant("softmax", "linear"),
-    "linear": Variant("none", "linear"),
-    "hyla": Variant("rms_head", "hyper_relu"),
-    "linear_rms_head": Variant("rms_head", "linear"),
-    "linear_rms_head_relu_values": Variant("rms_head", "relu_values"),
-    "hyla_no_rms_head": Variant("none", "hyper_relu"),
-    "hyla_no_relu": Variant("rms_head", "hyper_linear"),
-    "hyla_no_relu_no_rms_head": Variant("none", "hyper_linear"),
-    "hyla_softmax": Variant("softmax", "hyper_relu"),
-    "hyla_deep": Variant("rms_head", "hyper_deep"),
 }
 
 

@@ -63,11 +63,11 @@ def status(preset: Preset = "laptop") -> None:
     """Show how many runs of each figure are finished, committed, paused, in training, damaged or missing."""
     from collections import Counter
 
+    from hyla_repro.data_folder import DataFolder
     from hyla_repro.presets import FIGURES, experiments
-    from hyla_repro.results import RUNS, Store
     from hyla_repro.runs import Ledger
 
-    ledger, committed = Ledger(), set(Store().table(RUNS)["id"])
+    ledger, committed = Ledger(), DataFolder().run_ids()
     typer.echo(f"runs in {ledger.root}, preset {preset}")
     for figure in FIGURES:
         runs = experiments(figure, preset)
@@ -86,9 +86,9 @@ def collect() -> None:
 @app.command()
 def verify() -> None:
     """Check every file of data/ against its digest."""
-    from hyla_repro.results import Store
+    from hyla_repro.data_folder import DataFolder
 
-    typer.echo(f"{Store().verify()} files are as they were collected")
+    typer.echo(f"{DataFolder().verify()} files are as they were collected")
 
 
 @app.command()

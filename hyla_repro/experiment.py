@@ -2,13 +2,15 @@
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hyla_repro.errors import choose
-from hyla_repro.tasks import TASKS, Task
-from hyla_repro.transformer import TransformerConfig
+from hyla_repro.settings import TASK_SETTINGS, TransformerConfig
+
+if TYPE_CHECKING:
+    from hyla_repro.tasks import Task
 
 
 class Experiment(BaseModel):
@@ -36,11 +38,12 @@ class Experiment(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Experiment":
-        fields = TASKS[choose("task", self.task_name, TASKS)].__dataclass_fields__.keys() - {"seed"}
+        kind = TASK_SETTINGS[choose("task", self.task_name, TASK_SETTINGS)]
+        fields = kind.__dataclass_fields__.keys() - {"seed"}
         for name in self.task:
             choose(f"setting of {self.task_name}", name, sorted(fields))
         try:
-            task = self.build_task()
+            task = kind(**self.task, seed=self.seed)
         except TypeError as error:
             raise ValueError(f"task={self.task} has a value of a wrong type: {error}") from error
         sizes = (task.n_tokens, task.n_inputs, task.n_outputs)
@@ -50,8 +53,10 @@ class Experiment(BaseModel):
             raise ValueError(f"warmup_steps={self.warmup_steps} needs more than twice as many steps, not {self.steps}")
         return self
 
-    def build_task(self) -> Task:
+    def build_task(self) -> "Task":
         """Return the task generator of this run, with the run's own seed."""
+        from hyla_repro.tasks import TASKS
+
         return TASKS[self.task_name](**self.task, seed=self.seed)
 
     @property
@@ -64,15 +69,25 @@ class Experiment(BaseModel):
     def shape(self) -> str:
         """What runs must share to be trained as one stack: everything but seed, optimiser settings and split."""
         fields = self.model_dump(mode="json", exclude={"seed", "learning_rate", "weight_decay"})
-        varies = TASKS[self.task_name].stackable
+        varies = TASK_SETTINGS[self.task_name].stackable
         fields["task"] = {name: value for name, value in self.task.items() if name not in varies}
         return json.dumps(fields, sort_keys=True)
 
     @property
+    def n_read(self) -> int:
+        """How many last tokens are read out."""
+        return TASK_SETTINGS[self.task_name].n_read
+
+    @property
+    def kind(self) -> str:
+        """A readable name of what a run is, but for its seed and optimiser settings."""
+        n_examples, heldout = self.task.get("n_examples", ""), self.task.get("heldout_fraction", "")
+        return f"{self.model.variant} N={n_examples} held out={heldout}"
+
+    @property
     def label(self) -> str:
         """A readable name for progress bars and messages."""
-        n_examples, heldout = self.task.get("n_examples", ""), self.task.get("heldout_fraction", "")
-        return f"{self.model.variant} N={n_examples} held out={heldout} seed={self.seed} ({self.id})"
+        return f"{self.kind} seed={self.seed} ({self.id})"
 
     def row(self) -> dict[str, Any]:
         """Return the settings that figures group by, flat, for one line of a table."""

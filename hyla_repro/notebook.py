@@ -7,8 +7,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import pandas
-
 from hyla_repro import paths
 from hyla_repro.errors import choose
 
@@ -85,6 +83,8 @@ def start(figure: str, namespace: Mapping[str, Any]) -> Scale:
     ignore = {"In", "Out", "get_ipython", "exit", "quit", "open"}
     names = {n: v for n, v in namespace.items() if n[0] != "_" and n not in ignore and not isinstance(v, ModuleType)}
     values = check(figure, names)
+    import pandas
+
     pandas.options.display.max_colwidth = None  # comparisons are sentences
     if figure in DEFAULTS:
         return Scale("laptop" if values == DEFAULTS[figure] else "custom", False, "cpu")

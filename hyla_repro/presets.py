@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from itertools import product
 
-from hyla_repro.attention import VARIANTS
 from hyla_repro.errors import choose
 from hyla_repro.experiment import Experiment
-from hyla_repro.transformer import TransformerConfig
+from hyla_repro.settings import VARIANTS, TransformerConfig
 
 PRESETS = ("smoke", "laptop", "paper")
 METHODS = ("softmax", "linear", "hyla")

@@ -8,7 +8,8 @@ import torch
 from einops import rearrange
 
 from hyla_repro.errors import choose
-from hyla_repro.transformer import Transformer, TransformerConfig
+from hyla_repro.settings import TransformerConfig
+from hyla_repro.transformer import Transformer
 
 _MIXERS = {
     "softmax_attention": "softmax",

@@ -7,8 +7,9 @@ import pandas as pd
 
 from hyla_repro import paths
 from hyla_repro.compare import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, best_verdict, claims
+from hyla_repro.data_folder import RUNS
 from hyla_repro.presets import FIGURES, experiments
-from hyla_repro.results import RUNS, Store, cost
+from hyla_repro.results import Store, cost
 from hyla_repro.runs import write_atomically
 from hyla_repro.summary import NAMES, summarize
 

@@ -1,26 +1,24 @@
 """Committed results: tidy tables and weights in data/, written from the ledger and checked before use."""
 
 import io
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from hyla_repro import codes, paths
+from hyla_repro import codes
+from hyla_repro.data_folder import RUNS, DataFolder
 from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
 from hyla_repro.presets import FIGURES, PRESETS, experiments
-from hyla_repro.runs import CURVE, MODEL, Ledger, sha256, write_atomically
+from hyla_repro.runs import CURVE, MODEL, Ledger
 
-MANIFEST = "manifest.json"
-RUNS, CURVES, DECODING, EMBEDDING, PAPER = "runs.csv", "curves.csv", "decoding.csv", "embedding.csv", "paper_values.csv"
+CURVES, DECODING, EMBEDDING, PAPER = "curves.csv", "decoding.csv", "embedding.csv", "paper_values.csv"
 SCORES = ("test", "heldout", "unknown_terms")
-_ADVICE = "restore it with `git checkout data`, or make it again with `hyla-repro collect`"
 
 
-class Store:
-    """The folder of committed results, every file of it listed with its digest in manifest.json.
+class Store(DataFolder):
+    """The tables and weights in the folder of committed results, and what the ledger adds to them.
 
     Args:
         folder: `data` in the repository if None.
@@ -28,61 +26,14 @@ class Store:
     """
 
     def __init__(self, folder: Path | None = None, committed_only: bool = False) -> None:
-        self.folder, self.committed_only = folder or paths.DATA, committed_only
-
-    def manifest(self) -> dict[str, str]:
-        """Return the digest of every committed file.
-
-        Raises: DataError if the manifest is missing or no JSON.
-        """
-        try:
-            return json.loads((self.folder / MANIFEST).read_text())
-        except (OSError, ValueError) as error:
-            raise DataError(f"{self.folder / MANIFEST} cannot be read ({error}): {_ADVICE}") from error
-
-    def read(self, name: str) -> bytes:
-        """Return a committed file.
-
-        Raises: DataError naming a file that is missing, not listed or altered, and what to do.
-        """
-        path, digests = self.folder / name, self.manifest()
-        if name not in digests:
-            raise DataError(f"{path} is not listed in {MANIFEST}, which has {', '.join(sorted(digests))}: {_ADVICE}")
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path} cannot be read ({error}): {_ADVICE}") from error
-        if sha256(content) != digests[name]:
-            raise DataError(f"{path} was altered since it was collected (its digest differs): {_ADVICE}")
-        return content
+        super().__init__(folder)
+        self.committed_only = committed_only
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a committed table; an empty one if nothing was collected for it yet."""
         if name not in self.manifest():
             return pd.DataFrame({"id": pd.Series(dtype=str)})
         return pd.read_csv(io.BytesIO(self.read(name)), dtype={"id": str})
-
-    def verify(self) -> int:
-        """Check every file against the manifest and return how many there are.
-
-        Raises: DataError naming the first file that is missing, altered or not listed.
-        """
-        digests = self.manifest()
-        for name in digests:
-            self.read(name)
-        listed = {*digests, MANIFEST, "README.md"}
-        strays = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()} - listed
-        if strays:
-            raise DataError(f"{self.folder} holds files that {MANIFEST} does not list: {sorted(strays)}: {_ADVICE}")
-        return len(digests)
-
-    def write(self, files: dict[str, bytes]) -> None:
-        """Write files, then the manifest that lists them with those already there."""
-        digests = self.manifest() if (self.folder / MANIFEST).exists() else {}
-        for name, content in files.items():
-            write_atomically(self.folder / name, content)
-            digests[name] = sha256(content)
-        write_atomically(self.folder / MANIFEST, (json.dumps(digests, indent=1, sort_keys=True) + "\n").encode())
 
     def _in_ledger(self, run: Experiment) -> bool:
         return not self.committed_only and Ledger().state(run) == "done"

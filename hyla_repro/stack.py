@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_map
 
 from hyla_repro.counter_rng import CounterRNG
 from hyla_repro.experiment import Experiment
-from hyla_repro.transformer import Transformer, TransformerConfig
+from hyla_repro.settings import TransformerConfig
+from hyla_repro.transformer import Transformer
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 CHUNK = 500

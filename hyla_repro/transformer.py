@@ -1,57 +1,15 @@
 """The transformer of all experiments: pre-LayerNorm blocks around hypernetwork attention (paper, appendix)."""
 
-from typing import Literal
-
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hyla_repro.attention import VARIANTS, HypernetworkAttention
+from hyla_repro.attention import HypernetworkAttention
 from hyla_repro.counter_rng import CounterRNG
-from hyla_repro.errors import choose
 from hyla_repro.position import RelativePositionBias
-
-
-class TransformerConfig(BaseModel):
-    """Sizes and kind of a transformer; every field that changes a result must be given.
-
-    Exactly one of n_inputs (a linear embedding of vectors) and vocab_size (a token embedding, tied to the
-    read-out) is set. qk_dim and v_dim are totals over the heads.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    variant: str
-    n_layers: int = Field(ge=1)
-    d_model: int = Field(ge=1)
-    n_heads: int = Field(ge=1)
-    qk_dim: int = Field(ge=1)
-    v_dim: int = Field(ge=1)
-    d_ff: int = Field(ge=1)
-    n_positions: int = Field(ge=2)
-    n_inputs: int | None = None
-    n_outputs: int | None = None
-    vocab_size: int | None = None
-    causal: bool = False
-    feed_forward: Literal["gelu", "swiglu"] = "gelu"
-
-    @field_validator("variant")
-    @classmethod
-    def _known_variant(cls, variant: str) -> str:
-        return choose("variant", variant, VARIANTS)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "TransformerConfig":
-        for name, width in (("qk_dim", self.qk_dim), ("v_dim", self.v_dim)):
-            if width % self.n_heads:
-                raise ValueError(f"{name}={width} does not split into n_heads={self.n_heads} heads")
-        vectors = (self.n_inputs is not None, self.n_outputs is not None)
-        if vectors != (self.vocab_size is None,) * 2:
-            raise ValueError("give n_inputs and n_outputs for vectors, or vocab_size alone for tokens")
-        return self
+from hyla_repro.settings import VARIANTS, TransformerConfig
 
 
 class FeedForward(nn.Module):

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hyla_repro import attention
-from hyla_repro.attention import NORMALIZERS, VALUE_NETWORKS, VARIANTS, HypernetworkAttention
+from hyla_repro.attention import NORMALIZERS, VALUE_NETWORKS, HypernetworkAttention
+from hyla_repro.settings import VARIANTS
 
 ROOT = Path(__file__).parent.parent
 # Pairwise different primes, so that no swapped axis can pass.
@@ -640,7 +641,7 @@ def test_activation_is_used() -> None:
 
 COMPILED = """
 import torch
-from hyla_repro.attention import VARIANTS, HypernetworkAttention
+from hyla_repro import VARIANTS, HypernetworkAttention
 for name, (normalizer, value_network) in VARIANTS.items():
     torch._dynamo.reset()
     for width in (6, 21):

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from hyla_repro import presets
-from hyla_repro.attention import VARIANTS
+from hyla_repro.settings import VARIANTS
 
 FIGURES = sorted(presets.FIGURES)
 

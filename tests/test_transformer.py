@@ -7,8 +7,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from hyla_repro.attention import VARIANTS
-from hyla_repro.transformer import Transformer, TransformerConfig
+from hyla_repro.settings import VARIANTS, TransformerConfig
+from hyla_repro.transformer import Transformer
 
 BATCH, TOKENS, INPUTS, OUTPUTS, HEADS = 2, 5, 3, 2, 7
 SIZES = {

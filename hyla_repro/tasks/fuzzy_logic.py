@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hyla_repro.counter_rng import CounterRNG
 from hyla_repro.errors import choose
+from hyla_repro.settings import FuzzyLogicSettings
 
 # split -> (pool of functions, how the inputs are drawn). `test` is `train` with fresh draws.
 SPLITS = {
@@ -49,79 +50,11 @@ def evaluate(terms: Int[Tensor, "b k v"], x: Float[Tensor, "b t v"]) -> Float[Te
 
 
 @dataclass(frozen=True)
-class FuzzyLogic:
-    """Functions of n_variables, each the disjunction of n_terms distinct terms, shown by n_examples.
-
-    The last `unknown_fraction` of the 2**n_variables terms never occur in training; of the combinations of
-    the known ones, a fraction is held out, drawn by seed. Splits: see SPLITS.
-
-    Args:
-        n_variables: truth values per input.
-        n_terms: terms per function.
-        n_examples: tokens per sequence, the query included.
-        heldout_fraction: part of the known-term combinations never trained on.
-        seed: draws the split and every batch.
-        unknown_fraction: part of the terms kept out of training altogether.
-
-    Raises:
-        ValueError: sizes that leave a split without functions, or fewer than two examples.
+class FuzzyLogic(FuzzyLogicSettings):
+    """The task generator of `FuzzyLogicSettings`, which says what its arguments are. Splits: see SPLITS.
 
     Source: paper, section on fuzzy logic functions; authors' data/logic.py.
     """
-
-    n_variables: int = 4
-    n_terms: int = 2
-    n_examples: int = 32
-    heldout_fraction: float = 0.7
-    seed: int = 0
-    unknown_fraction: float = 0.25
-
-    n_read = 1
-    n_outputs = 1
-    metric = "R²"
-    # What runs of one stack may differ in, besides the seed: it changes what tables hold, not their shape.
-    stackable = ("heldout_fraction",)
-    evaluation_splits = ("test", "heldout", "unknown_terms")
-
-    def __post_init__(self) -> None:
-        for name in ("n_variables", "n_terms", "n_examples", "seed"):
-            if type(getattr(self, name)) is not int:
-                raise ValueError(f"{name}={getattr(self, name)!r} is not a whole number")
-        if self.n_variables < 1 or self.n_variables > 10:
-            raise ValueError(f"n_variables={self.n_variables} is out of range: use 1 to 10")
-        if self.n_terms < 1:
-            raise ValueError(f"n_terms={self.n_terms} is too small: a function has at least one term")
-        if self.n_examples < 2:
-            raise ValueError(f"n_examples={self.n_examples} is too small: use at least 2, a context and a query")
-        if not 0.0 <= self.unknown_fraction < 1.0:
-            raise ValueError(f"unknown_fraction={self.unknown_fraction} is not in [0, 1)")
-        if not 0.0 < self.heldout_fraction < 1.0:
-            raise ValueError(f"heldout_fraction={self.heldout_fraction} is not between 0 and 1: a split would be empty")
-        if self.n_terms > self.n_known_terms:
-            raise ValueError(
-                f"n_terms={self.n_terms} exceeds the {self.n_known_terms} known terms of "
-                f"n_variables={self.n_variables} with unknown_fraction={self.unknown_fraction}"
-            )
-        total = comb(self.n_known_terms, self.n_terms)
-        if not 0 < int(total * self.heldout_fraction) < total:
-            raise ValueError(
-                f"heldout_fraction={self.heldout_fraction} of {total} functions leaves a split empty: "
-                f"use {1 / total:.3g} to {1 - 1 / total:.3g}, or more variables"
-            )
-        CounterRNG(self.seed, "")  # checks the seed's range
-
-    @property
-    def n_tokens(self) -> int:
-        return self.n_examples
-
-    @property
-    def n_inputs(self) -> int:
-        return self.n_variables + 1
-
-    @property
-    def n_known_terms(self) -> int:
-        n_all = 2**self.n_variables
-        return n_all - int(n_all * self.unknown_fraction)
 
     @cached_property
     def terms(self) -> Int[Tensor, "term v"]:
