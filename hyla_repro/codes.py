@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -159,17 +159,38 @@ def embedding_table(run: Experiment, weights: bytes, sequences: int = _PLANE_SEQ
     })  # fmt: skip
 
 
-def neighbour_agreement(plane: pd.DataFrame, neighbours: int = 10) -> tuple[float, float]:
-    """Return how often a point's nearest neighbours in the plane show the same function, and chance.
+class Agreement(NamedTuple):
+    """How often neighbours show the same function, as shares in [0, 1].
 
-    Returns: shares in [0, 1]; chance is the share of pairs of different points with the same function.
+    Args:
+        share: over the nearest neighbours of every point.
+        chance: over all pairs of different points.
+        by_target: what the neighbours' targets alone explain: each neighbour replaced by any sequence of its target.
+    """
+
+    share: float
+    chance: float
+    by_target: float
+
+
+def neighbour_agreement(plane: pd.DataFrame, neighbours: int = 10) -> Agreement:
+    """Return how often a point's nearest neighbours in the plane show the same function, with two controls.
+
+    Args:
+        plane: columns x, y, function and target; a function has one target, since all sequences share one query.
     """
     from sklearn.neighbors import NearestNeighbors
 
-    points, labels = plane[["x", "y"]].to_numpy(), plane["function"].to_numpy()
+    points, labels, targets = plane[["x", "y"]].to_numpy(), plane["function"].to_numpy(), plane["target"].to_numpy()
     near = NearestNeighbors(n_neighbors=neighbours + 1).fit(points).kneighbors(points, return_distance=False)
     # Points may coincide, so a point need not be the first of its own neighbours.
-    others = [[other for other in row if other != own][:neighbours] for own, row in enumerate(near)]
-    agreement = float(np.mean([labels[row] == labels[own] for own, row in enumerate(others)]))
-    counts = plane["function"].value_counts().to_numpy()
-    return agreement, float((counts * (counts - 1)).sum() / (len(plane) * (len(plane) - 1)))
+    others = np.array([[other for other in row if other != own][:neighbours] for own, row in enumerate(near)])
+    same_function, same_target = (column[others] == column[:, None] for column in (labels, targets))
+    n_function, n_target = (plane.groupby(name)[name].transform("size").to_numpy() for name in ("function", "target"))
+    # Of the other sequences with this point's target, so many show its function.
+    within_target = (n_function - 1) / np.maximum(n_target - 1, 1)
+    return Agreement(
+        float(same_function.mean()),
+        float((n_function - 1).mean() / (len(plane) - 1)),
+        float((same_target.mean(1) * within_target).mean()),
+    )

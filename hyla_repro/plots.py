@@ -57,7 +57,9 @@ def _lines(ax: Axes, scores: pd.DataFrame, runs: pd.DataFrame, axis: str, split:
                     marker=MARKERS[method], capsize=3, lw=1.5)  # fmt: skip
         seeds = runs[runs["variant"] == method]
         ax.plot(seeds[axis] * (1 + shift), 100 * seeds[split], MARKERS[method], ms=3, alpha=0.35, color=COLORS[method])
-    ax.set_xticks(sorted(scores[axis].unique()))
+    ax.set_xticks(ticks := sorted(scores[axis].unique()))
+    # Room to both sides, so that a single value does not blow the shifts between methods up to the axis.
+    ax.set_xlim(0.8 * ticks[0], 1.15 * ticks[-1])
 
 
 _CUTS = (

@@ -106,11 +106,15 @@ def clusters(results: Results) -> Outcome:
     table = results.store.analysis(EMBEDDING, experiments("fig2d", results.preset))
     if table.empty or table.groupby("variant")["seed"].nunique().reindex(METHODS).fillna(0).min() < MIN_SEEDS:
         return Outcome(MISSING, None)
-    shares = table.groupby(["variant", "id"]).apply(neighbour_agreement, include_groups=False)
-    means = shares.apply(pd.Series).groupby(level="variant").mean()
-    text = ", ".join(f"{NAMES[m]} {means.loc[m, 0]:.0%}" for m in METHODS)
-    return Outcome(f"neighbours with the same function: {text}; chance {means[1].mean():.0%}",
-                   bool((means[0] > 3 * means[1]).all()))  # fmt: skip
+    rows = [{"variant": v, **neighbour_agreement(part)._asdict()} for (v, _), part in table.groupby(["variant", "id"])]
+    shares = pd.DataFrame(rows)
+    shares["lead"] = shares["share"] - shares["by_target"]
+    by_method = shares.groupby("variant")
+    means, errors = by_method.mean(), by_method["lead"].sem()
+    text = ", ".join(f"{NAMES[m]} {means.loc[m, 'share']:.0%} ({means.loc[m, 'by_target']:.0%})" for m in METHODS)
+    clear = (means["share"] > 3 * means["chance"]) & (means["lead"] > ERRORS_APART * errors)
+    return Outcome(f"neighbours with the same function (explained by the target): {text}; "
+                   f"chance {means['chance'].mean():.0%}", bool(clear.all()))  # fmt: skip
 
 
 def code_twice_wins(results: Results) -> Outcome:

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from hyla_repro.codes import Agreement
 from hyla_repro.presets import ABLATIONS, METHODS, experiments
 from hyla_repro.results import PAPER, Store
 
@@ -85,9 +86,11 @@ def identity_errors(n_heads: int = 3, n_tokens: int = 7, seed: int = 0) -> pd.Se
     return pd.Series(errors, name="largest difference").rename_axis("normaliser")
 
 
-def shares_table(shares: dict[tuple[str, int], tuple[float, float]]) -> pd.DataFrame:
-    """Return neighbour agreement by method, a column per seed, and chance; from (variant, seed) to shares."""
-    series = pd.Series({key: share for key, (share, _) in shares.items()})
+def shares_table(shares: dict[tuple[str, int], Agreement]) -> pd.DataFrame:
+    """Return neighbour agreement by method, a column per seed, and the means of both controls; by (variant, seed)."""
+    series = pd.Series({key: agreement.share for key, agreement in shares.items()})
     wide = series.unstack().rename(columns="seed {}".format).reindex(METHODS)
-    chance = pd.Series({key: chance for key, (_, chance) in shares.items()}).groupby(level=0).mean()
-    return wide.assign(chance=chance).rename(index=NAMES).map("{:.0%}".format)
+    controls = pd.DataFrame.from_dict(
+        {key: {"target alone": a.by_target, "chance": a.chance} for key, a in shares.items()}, orient="index"
+    )
+    return wide.join(controls.groupby(level=0).mean()).rename(index=NAMES).map("{:.0%}".format)

@@ -102,11 +102,25 @@ def test_embedding_has_a_row_per_sequence(run: Experiment, weights: bytes) -> No
 def test_neighbours_of_separate_clusters_agree_and_mixed_ones_do_not() -> None:
     place = np.repeat(np.arange(5), 40)
     jitter = np.random.default_rng(0).normal(size=(200, 2))
-    apart = pd.DataFrame({"x": 100.0 * place + jitter[:, 0], "y": jitter[:, 1], "function": place.astype(str)})
+    labels = {"function": place.astype(str), "target": place / 10}
+    apart = pd.DataFrame({"x": 100.0 * place + jitter[:, 0], "y": jitter[:, 1], **labels})
     mixed = apart.assign(x=jitter[:, 0])
-    assert neighbour_agreement(apart) == (1.0, pytest.approx(39 / 199))
-    assert neighbour_agreement(mixed)[0] < 0.3
-    assert neighbour_agreement(apart.assign(x=0.0, y=0.0))[1] == pytest.approx(39 / 199)
+    assert neighbour_agreement(apart) == (1.0, pytest.approx(39 / 199), 1.0)
+    assert neighbour_agreement(mixed).share < 0.3
+    assert neighbour_agreement(apart.assign(x=0.0, y=0.0)).chance == pytest.approx(39 / 199)
+
+
+def test_what_the_target_explains_is_told_from_what_the_function_adds() -> None:
+    """Four functions share a target: where only targets lie apart, all agreement is the targets'."""
+    random = np.random.default_rng(1)
+    function = random.permutation(np.repeat(np.arange(8), 50))
+    target, jitter = function // 4, random.normal(size=(400, 2))
+    labels = {"function": function.astype(str), "target": target}
+    by_target = neighbour_agreement(pd.DataFrame({"x": 100.0 * target, "y": jitter[:, 1], **labels}))
+    assert by_target.by_target == pytest.approx(49 / 199)
+    assert by_target.share == pytest.approx(49 / 199, abs=0.03)
+    by_function = neighbour_agreement(pd.DataFrame({"x": 100.0 * function, "y": jitter[:, 1], **labels}))
+    assert (by_function.share, by_function.by_target) == (1.0, pytest.approx(49 / 199))
 
 
 def test_rms_head_generates_ordinary_variance_for_every_pair() -> None:

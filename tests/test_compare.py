@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -144,6 +145,18 @@ def test_clusters_are_counted(tmp_path: Path, spread: float, expected: str) -> N
     store = make_store(tmp_path, like_the_paper)
     store.write({EMBEDDING: pd.DataFrame(rows).to_csv(index=False).encode()})
     assert verdicts(store)["2d-clusters"] == expected
+
+
+def test_clusters_must_show_more_than_the_target(tmp_path: Path) -> None:
+    """Twelve targets of two functions each: ten times chance, and still nothing but the target."""
+    rows, random = [], np.random.default_rng(0)
+    for run in experiments("fig2d", "laptop"):
+        for function in np.repeat(np.arange(24), 10):
+            place = {"x": 100.0 * (function // 2) + random.random(), "y": random.random()}
+            rows.append({"id": run.id, **place, "target": function // 2 / 12, "function": f"0+{function}"})
+    store = make_store(tmp_path, like_the_paper)
+    store.write({EMBEDDING: pd.DataFrame(rows).to_csv(index=False).encode()})
+    assert verdicts(store)["2d-clusters"] == NOT_REPRODUCED
 
 
 def test_summary_keeps_the_best_setting_and_counts_seeds() -> None:
