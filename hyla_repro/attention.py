@@ -107,7 +107,8 @@ class HypernetworkAttention(nn.Module):
     """Multi-head attention whose latent code generates a value network for every pair (q, k).
 
     With the defaults this is HYLA, with `normalizer="softmax", value_network="linear"` it is
-    `torch.nn.MultiheadAttention`, whose constructor, call and `state_dict` it shares (always batch first).
+    `torch.nn.MultiheadAttention`, whose call, `state_dict` and constructor's keywords it shares, but for batch_first
+    (always), add_bias_kv and add_zero_attn (never).
 
         a[:, q, k] = normalizer(<W_h^query x_q, W_h^key x_k> / sqrt(d_k))                   latent code
         y_q = sum_k (sum_h a[h,q,k] W_h^out) activation(sum_h a[h,q,k] W_h^value x_k)       HYLA
@@ -233,6 +234,11 @@ class HypernetworkAttention(nn.Module):
         Differs: torch averages the weights by default, refuses is_causal without a mask, and returns NaN for a
             query that sees no key, whose code is 0 here.
         """
+        for name, tokens in (("query", query), ("key", key), ("value", value)):
+            if tokens.ndim != 3:
+                raise ValueError(
+                    f"{name} has shape {tuple(tokens.shape)}, needs (batch, token, width): unsqueeze(0) one"
+                )
         if query.is_nested:
             raise ValueError("nested tensors are not supported: build TransformerEncoder(enable_nested_tensor=False)")
         shape = (query.shape[0], self.num_heads, query.shape[1], key.shape[1])

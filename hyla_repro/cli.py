@@ -1,15 +1,22 @@
 """The command line: run, status, collect, verify, report, reproduce."""
 
+import os
 import re
+import shlex
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hyla_repro.errors import DataError, DivergedError, choose
 from hyla_repro.notebook import PARAMETERS, check_device, execute
+
+if TYPE_CHECKING:
+    from hyla_repro.experiment import Experiment
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 Preset = Annotated[str, typer.Option(help="smoke (seconds), laptop (CPU hours) or paper (the paper's settings)")]
@@ -27,52 +34,140 @@ def _seconds(budget: str | None) -> float | None:
 
 @app.command()
 def run(
-    figure: Annotated[str, typer.Argument(help="a figure, or all")],
+    figure: Annotated[str, typer.Argument(help="a figure with runs, or all")],
     preset: Preset = "smoke",
     device: Device = "cpu",
     budget: Annotated[str | None, typer.Option(help="stop after this time, such as 30m, and say what is left")] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads; one, and a second process, is usually fastest")] = 1,
+    plan: Annotated[bool, typer.Option("--plan", help="say what would be trained and what it costs, and stop")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="also train runs whose results are committed in data/")
+    ] = False,
+    processes: Annotated[int, typer.Option(help="0: one per core where that pays, 1 on a GPU")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads of each process; one is fastest")] = 1,
 ) -> None:
     """Train the runs of FIGURE that are missing; stop at any time and go on later."""
-    from hyla_repro.presets import experiments
-
-    wanted, seconds = experiments(figure, preset), _seconds(budget)
+    wanted, seconds = _runs_of(figure, preset), _seconds(budget)
     check_device(device)
-    if threads < 1:
-        raise ValueError(f"threads={threads} is too small: use at least 1")
+    for name, value, least in (("threads", threads, 1), ("processes", processes, 0)):
+        if value < least:
+            raise ValueError(f"{name}={value} is too small: use at least {least}")
+    from hyla_repro.data_folder import DataFolder
+    from hyla_repro.plan import total_flop
+    from hyla_repro.runs import Ledger
+
+    committed = set() if again else DataFolder().run_ids()
+    states = Ledger().states(wanted)
+    missing = [run for run in wanted if run.id not in committed and states[run.id] not in ("done", "diverged")]
+    if len(committed.intersection(states)):
+        typer.echo(f"{len(committed.intersection(states))} of {len(wanted)} runs are committed in data/; "
+                   "--again trains those too")  # fmt: skip
+    if seconds is not None:
+        missing.sort(key=total_flop)
+    if not processes:
+        long = sum(map(total_flop, missing)) > _WORTH_PROCESSES and device == "cpu"
+        processes = min(os.cpu_count() or 1, len(missing)) if long else 1
+    if plan:
+        typer.echo(_plan(missing, device, processes))
+        return
+    again_with = shlex.join([sys.argv[0], *sys.argv[1:]])
+    try:
+        if processes > 1:
+            _in_processes(processes)
+        else:
+            _train(missing, device, seconds, threads)
+    except (KeyboardInterrupt, SystemExit):
+        typer.echo(f"stopped; what was trained is in {Ledger().root}", err=True)
+        raise
+    states = Ledger().states(wanted)
+    left = [run for run in missing if states[run.id] != "done"]
+    done = sum(run.id in committed or states[run.id] == "done" for run in wanted)
+    typer.echo(f"{done} of {len(wanted)} runs of {figure} at preset {preset} are finished")
+    if left:
+        typer.echo(f"left: {', '.join(run.label for run in left[:5])}{' ...' if len(left) > 5 else ''}")
+        typer.echo(f"Go on with: {again_with}")
+
+
+# Floating-point operations (some minutes of a core) from which starting more processes costs less than it saves.
+_WORTH_PROCESSES = 2e13
+
+
+def _runs_of(figure: str, preset: str) -> "list[Experiment]":
+    from hyla_repro.presets import FIGURES, experiments
+
+    if figure in PARAMETERS and figure not in FIGURES:
+        raise ValueError(f"{figure} has no runs to train: make its chapter with `hyla-repro reproduce {figure}`")
+    return experiments(figure, preset)
+
+
+def _train(missing: "list[Experiment]", device: str, seconds: float | None, threads: int) -> None:
+    if not missing:
+        return
     import torch
 
-    from hyla_repro.runs import Ledger
     from hyla_repro.training import train
 
     torch.set_num_threads(threads)
-    again = f"hyla-repro run {figure} --preset {preset} --device {device}"
+    train(missing, device=device, budget_seconds=seconds)
+
+
+def _in_processes(count: int) -> None:
+    """Run this same command in several processes, which share its runs by their locks; signals reach them all."""
+    command = [sys.executable, "-m", "hyla_repro", *sys.argv[1:], "--processes", "1"]
+    # tqdm reads its options from the environment: one line of the terminal for each process.
+    children = [
+        subprocess.Popen(command, env=os.environ | {"TQDM_POSITION": str(place)}, stdout=subprocess.DEVNULL)
+        for place in range(count)
+    ]
+    received: list[int] = []
+
+    def forward(number: int, frame: object) -> None:
+        received.append(number)
+        for child in children:
+            child.send_signal(number)
+
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        left = train(wanted, device=device, budget_seconds=seconds)
-    except (KeyboardInterrupt, SystemExit):
-        typer.echo(f"stopped; saved in {Ledger().root}. Go on with: {again}", err=True)
-        raise
-    typer.echo(f"{len(wanted) - len(left)} of {len(wanted)} runs of {figure} at preset {preset} are finished")
-    if left:
-        typer.echo(f"left: {', '.join(run.label for run in left[:5])}{' ...' if len(left) > 5 else ''}")
-        typer.echo(f"Go on with: {again}")
+        codes = [child.wait() for child in children]
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if received:
+        raise SystemExit(143) if received[0] == signal.SIGTERM else KeyboardInterrupt
+    if any(codes):
+        raise SystemExit(max(codes))
+
+
+def _plan(missing: "list[Experiment]", device: str, processes: int) -> str:
+    from hyla_repro.plan import describe, minutes_per_run
+    from hyla_repro.provenance import device_name
+    from hyla_repro.results import timed_runs
+
+    name = device_name(device)
+    return describe(missing, minutes_per_run(timed_runs(), name), name, processes)
 
 
 @app.command()
-def status(preset: Preset = "laptop") -> None:
+def status(preset: Annotated[str, typer.Option(help="smoke, laptop, paper or all")] = "all") -> None:
     """Show how many runs of each figure are finished, committed, paused, in training, damaged or missing."""
     from collections import Counter
 
     from hyla_repro.data_folder import DataFolder
-    from hyla_repro.presets import FIGURES, experiments
+    from hyla_repro.presets import FIGURES, PRESETS, experiments
     from hyla_repro.runs import Ledger
 
+    presets = PRESETS if choose("preset", preset, ["all", *PRESETS]) == "all" else [preset]
     ledger, committed = Ledger(), DataFolder().run_ids()
-    typer.echo(f"runs in {ledger.root}, preset {preset}")
-    for figure in FIGURES:
-        runs = experiments(figure, preset)
-        states = Counter("committed" if run.id in committed else ledger.state(run) for run in runs)
-        typer.echo(f"  {figure:8} {len(runs):4} runs: " + ", ".join(f"{n} {state}" for state, n in states.items()))
+    typer.echo(f"runs in {ledger.root}")
+    for name in presets:
+        states = ledger.states(experiments("all", name))
+        for identity in committed.intersection(states):
+            if states[identity] in ("done", "missing"):
+                states[identity] = "committed"
+        for figure in FIGURES:
+            runs = experiments(figure, name)
+            counts = Counter(states[run.id] for run in runs)
+            text = ", ".join(f"{count} {state}" for state, count in counts.items())
+            typer.echo(f"  {name:6} {figure:8} {len(runs):4} runs: {text}")
 
 
 @app.command()
@@ -142,6 +237,10 @@ def main() -> None:
     except DivergedError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(65)
+    except KeyboardInterrupt:
+        # A kernel that is interrupted with its notebook prints what it likes; what was trained is in the ledger.
+        typer.echo(f"interrupted. Go on with: {shlex.join(sys.argv)}", err=True)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from hyla_repro import codes
 from hyla_repro.data_folder import RUNS, DataFolder
 from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
+from hyla_repro.plan import Timed
 from hyla_repro.presets import FIGURES, PRESETS, experiments
 from hyla_repro.runs import CURVE, MODEL, Ledger
 
@@ -36,44 +37,47 @@ class Store(DataFolder):
         return pd.read_csv(io.BytesIO(self.read(name)), dtype={"id": str})
 
     def _in_ledger(self, run: Experiment) -> bool:
+        """Whether the run was trained here; its own result then comes before a committed one."""
         return not self.committed_only and Ledger().state(run) == "done"
+
+    def _model_differs(self, run: Experiment) -> bool:
+        digest = self.manifest().get(_model_name(run))
+        return self._in_ledger(run) and Ledger().result(run)["files"][MODEL] != digest
 
     # --- what chapters ask for -------------------------------------------------------------------
 
     def runs(self, wanted: Iterable[Experiment]) -> pd.DataFrame:
-        """Return one row per finished run: settings, scores and provenance; committed or in the ledger."""
+        """Return one row per finished run: settings, scores and provenance; from the ledger, else committed."""
         committed = self.table(RUNS).set_index("id")
         rows = []
         for run in wanted:
-            if run.id in committed.index:
-                rows.append(committed.loc[run.id].to_dict() | {"id": run.id})
-            elif self._in_ledger(run):
+            if self._in_ledger(run):
                 rows.append(_row(run, Ledger()))
+            elif run.id in committed.index:
+                rows.append(committed.loc[run.id].to_dict() | {"id": run.id})
         return pd.DataFrame(rows)
 
     def curves(self, wanted: Iterable[Experiment]) -> pd.DataFrame:
         """Return the training curves of finished runs: id, variant, seed, step, train_loss, scores."""
         committed, parts = self.table(CURVES), []
         for run in wanted:
-            part = committed[committed["id"] == run.id]
-            if part.empty and self._in_ledger(run):
-                part = _curve(run, Ledger())
+            in_ledger = self._in_ledger(run)
+            part = _curve(run, Ledger()) if in_ledger else committed[committed["id"] == run.id]
             parts.append(part.assign(variant=run.model.variant, seed=run.seed))
         return pd.concat(parts, ignore_index=True)
 
     def model(self, run: Experiment) -> bytes | None:
         """Return the safetensors bytes of a run's weights, or None where neither data nor ledger has them."""
-        name = f"models/{run.id}.safetensors"
-        if name in self.manifest():
-            return self.read(name)
-        return Ledger().read(run, MODEL) if self._in_ledger(run) else None
+        if self._in_ledger(run):
+            return Ledger().read(run, MODEL)
+        return self.read(_model_name(run)) if _model_name(run) in self.manifest() else None
 
     def analysis(self, name: str, wanted: Iterable[Experiment]) -> pd.DataFrame:
         """Return the rows of a table that is computed from weights (DECODING or EMBEDDING), making missing ones."""
         committed, parts = self.table(name), []
         for run in wanted:
             part = committed[committed["id"] == run.id]
-            weights = self.model(run) if part.empty else None
+            weights = self.model(run) if part.empty or self._model_differs(run) else None
             if weights is not None:
                 part = _ANALYSES[name](run, weights)
             parts.append(part.assign(variant=run.model.variant, seed=run.seed))
@@ -81,6 +85,10 @@ class Store(DataFolder):
 
 
 _ANALYSES = {DECODING: codes.decoding_table, EMBEDDING: codes.embedding_table}
+
+
+def _model_name(run: Experiment) -> str:
+    return f"models/{run.id}.safetensors"
 
 
 def _row(run: Experiment, ledger: Ledger) -> dict:
@@ -98,6 +106,16 @@ def _curve(run: Experiment, ledger: Ledger) -> pd.DataFrame:
 def _append(table: pd.DataFrame, parts: list[pd.DataFrame]) -> pd.DataFrame:
     # An empty table has no types, and would turn whole numbers into floating-point ones.
     return pd.concat([part for part in (table, *parts) if len(part)], ignore_index=True)
+
+
+def timed_runs(store: Store | None = None) -> list[Timed]:
+    """Return how long the finished runs took that are committed or in the ledger."""
+    store, ledger = store or Store(), Ledger()
+    runs = {run.id: run for preset in PRESETS for run in experiments("all", preset)}
+    rows = {row["id"]: row for row in store.table(RUNS).to_dict("records") if row["id"] in runs}
+    states = ledger.states(runs.values())
+    rows |= {identity: _row(run, ledger) for identity, run in runs.items() if states[identity] == "done"}
+    return [Timed(runs[identity], row["device"], row["minutes"]) for identity, row in rows.items()]
 
 
 def require(table: pd.DataFrame, figure: str, preset: str) -> pd.DataFrame:
@@ -139,7 +157,7 @@ def collect(store: Store | None = None, presets: Iterable[str] = ("laptop", "pap
     shown = {run.id for preset in presets for run in FIGURES["fig2b"](preset)}
     with_codes = [run for run in done if run.id in shown]
     for run in with_codes:
-        files[f"models/{run.id}.safetensors"] = ledger.read(run, MODEL)
+        files[_model_name(run)] = ledger.read(run, MODEL)
     if with_codes:
         for name, analyse in _ANALYSES.items():
             parts = [analyse(run, ledger.read(run, MODEL)) for run in with_codes]

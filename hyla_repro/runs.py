@@ -199,6 +199,13 @@ class Ledger:
                 return True
         return False
 
+    def held_by_sibling(self, run: Experiment) -> bool:
+        """Return whether a process started by the same command trains the run."""
+        match = re.match(rf"process (\d+) on {re.escape(socket.gethostname())} ", self.holder(run) or "")
+        with suppress(ProcessLookupError):
+            return match is not None and os.getpgid(int(match[1])) == os.getpgrp() != os.getpid()
+        return False
+
     def holder(self, run: Experiment) -> str | None:
         """Return who is training the run, or None."""
         path = self.folder(run) / "lock"

@@ -157,9 +157,14 @@ def _train_stack(
     started = saved = time.monotonic()
     before, reported = training.seconds, 0
     label = runs[0].label if len(runs) == 1 else f"{len(runs)} runs of {runs[0].model.variant}"
-    with tqdm(total=runs[0].steps, initial=training.step, desc=label, disable=not progress, unit="step") as bar:
+    first = training.step
+    if progress and training.compiled:
+        tqdm.write(f"{label}: compiling, which takes up to a minute")
+    with tqdm(total=runs[0].steps, initial=first, desc=label, disable=not progress, unit="step") as bar:
         while training.step < training.steps and training.going:
             training.advance()
+            if training.step == first + 1:
+                bar.unpause()  # what compiling took is no part of the rate
             bar.update()
             for index in list(training.diverged)[reported:]:
                 ledger.mark_diverged(runs[index], training.diverged[index].facts)
@@ -265,7 +270,8 @@ def _train_locked(
             try:
                 locks.enter_context(ledger.lock(run))
             except RunLockedError as error:
-                tqdm.write(str(error))
+                if not ledger.held_by_sibling(run):
+                    tqdm.write(str(error))
                 continue
             if ledger.state(run) != "done":  # another process may have finished it since
                 held.append(run)
