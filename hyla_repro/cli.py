@@ -69,14 +69,13 @@ def run(
     if plan:
         typer.echo(_plan(missing, device, processes))
         return
-    again_with = shlex.join([sys.argv[0], *sys.argv[1:]])
     try:
         if processes > 1:
             _in_processes(processes)
         else:
             _train(missing, device, seconds, threads)
     except (KeyboardInterrupt, SystemExit):
-        typer.echo(f"stopped; what was trained is in {Ledger().root}", err=True)
+        typer.echo(f"stopped; what was trained is in {Ledger().root}. Go on with: {_this_command()}", err=True)
         raise
     states = Ledger().states(wanted)
     left = [run for run in missing if states[run.id] != "done"]
@@ -84,7 +83,12 @@ def run(
     typer.echo(f"{done} of {len(wanted)} runs of {figure} at preset {preset} are finished")
     if left:
         typer.echo(f"left: {', '.join(run.label for run in left[:5])}{' ...' if len(left) > 5 else ''}")
-        typer.echo(f"Go on with: {again_with}")
+        typer.echo(f"Go on with: {_this_command()}")
+
+
+def _this_command() -> str:
+    module = Path(sys.argv[0]).name == "__main__.py"
+    return shlex.join([*([sys.executable, "-m", "hyla_repro"] if module else sys.argv[:1]), *sys.argv[1:]])
 
 
 # Floating-point operations (some minutes of a core) from which starting more processes costs less than it saves.
@@ -239,7 +243,7 @@ def main() -> None:
         sys.exit(65)
     except KeyboardInterrupt:
         # A kernel that is interrupted with its notebook prints what it likes; what was trained is in the ledger.
-        typer.echo(f"interrupted. Go on with: {shlex.join(sys.argv)}", err=True)
+        typer.echo(f"interrupted; the same command goes on: {_this_command()}", err=True)
         sys.exit(130)
 
 

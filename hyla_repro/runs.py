@@ -203,7 +203,7 @@ class Ledger:
         """Return whether a process started by the same command trains the run."""
         match = re.match(rf"process (\d+) on {re.escape(socket.gethostname())} ", self.holder(run) or "")
         with suppress(ProcessLookupError):
-            return match is not None and os.getpgid(int(match[1])) == os.getpgrp() != os.getpid()
+            return match is not None and int(match[1]) != os.getpid() != os.getpgid(int(match[1])) == os.getpgrp()
         return False
 
     def holder(self, run: Experiment) -> str | None:

@@ -1,7 +1,11 @@
 """The command line: every bad word is one clear line and exit code 2; runs stop and go on."""
 
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,7 +61,65 @@ def test_budget_stops_saves_and_says_what_is_left(tmp_path: Path) -> None:
     first = run("run", "tablea1", "--budget", "0.2s", runs=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "0 of 10 runs of tablea1 at preset smoke are finished" in first.stdout
-    assert "Go on with: hyla-repro run tablea1 --preset smoke" in first.stdout
+    assert f"Go on with: {sys.executable} -m hyla_repro run tablea1 --budget 0.2s" in first.stdout
+    # Cheapest first: HYLA's value networks cost more than linear ones.
+    assert first.stdout.index("left: softmax") < first.stdout.index("linear") < first.stdout.index("Go on")
     assert list(tmp_path.glob("*/checkpoint-*.safetensors"))
     status = run("status", "--preset", "smoke", runs=tmp_path)
-    assert "tablea1    10 runs: 1 paused, 9 missing" in status.stdout
+    assert "smoke  tablea1    10 runs: 1 paused, 9 missing" in status.stdout
+
+
+def test_a_chapter_without_runs_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "run", "fig1") == 2
+    assert "fig1 has no runs to train: make its chapter with `hyla-repro reproduce fig1`" in capsys.readouterr().err
+
+
+def test_plan_says_what_it_costs_and_trains_nothing(tmp_path: Path) -> None:
+    done = run("run", "fig2b", "--preset", "paper", "--plan", runs=tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(" x ")[1].split()[0] for line in lines[:3]] == ["softmax", "linear", "hyla"]
+    assert lines[3].startswith("36 runs, ")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_committed_runs_are_trained_again_only_when_asked(tmp_path: Path) -> None:
+    words = ("run", "fig2b", "--preset", "laptop", "--plan")
+    first, again = run(*words, runs=tmp_path), run(*words, "--again", runs=tmp_path)
+    assert "9 of 9 runs are committed in data/; --again trains those too" in first.stdout
+    assert "\n0 runs" in first.stdout
+    assert "\n9 runs, " in again.stdout
+
+
+def test_processes_share_the_runs(tmp_path: Path) -> None:
+    done = run("run", "fig2b", "--processes", "2", runs=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 runs of fig2b at preset smoke are finished" in done.stdout
+    # Each process says what it trains, and none of it twice.
+    bars = set(re.findall(r"^(.*) \([0-9a-f]{12}\): 100%", done.stderr.replace("\r", "\n"), re.MULTILINE))
+    assert len(bars) == 3
+    assert "is being trained by" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_reach_every_process(number: int, code: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hyla_repro", "run", "fig2c", "--processes", "2"]
+    environment = os.environ | {"HYLA_REPRO_RUNS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("*/lock"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    assert f"stopped; what was trained is in {tmp_path}" in errors
+    assert "run fig2c --processes 2" in errors
+
+
+def test_looking_at_runs_needs_no_torch() -> None:
+    """It takes seconds to import, and `status` should answer at once."""
+    code = "import sys; from hyla_repro.cli import main; sys.argv[1:] = ['status']\ntry: main()\nfinally: " \
+           "print([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])"  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "laptop" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
