@@ -21,40 +21,9 @@ from torch import Tensor
 
 from hyla_repro import presets
 from hyla_repro.experiment import Experiment
+from hyla_repro.plan import forward_products, step_flop
 from hyla_repro.provenance import compiler_available, device_name
-from hyla_repro.training import _Training
-
-# (batch, m, k, n): batch products (m, k) x (k, n).
-Shape = tuple[int, int, int, int]
-
-
-def forward_products(run: Experiment) -> list[Shape]:
-    """Return the products of one forward pass that reads out the last token only."""
-    model, b, t = run.model, run.batch_size, run.model.n_positions
-    heads, d_qk, d_v = model.n_heads, model.qk_dim // model.n_heads, model.v_dim // model.n_heads
-    products: list[Shape] = []
-    for layer in range(model.n_layers):
-        q = 1 if layer == model.n_layers - 1 else t
-        if q == t:
-            products.append((1, b * t, model.d_model, 2 * model.qk_dim + model.v_dim))
-        else:
-            products.append((1, b * q, model.d_model, model.qk_dim))
-            products += [(1, b * t, model.d_model, width) for width in (model.qk_dim, model.v_dim)]
-        products.append((b * heads, q, d_qk, t))  # scores
-        if model.variant == "hyla":
-            products.append((b * t, q, heads, d_v))  # code x values, over the heads, for every key
-            products.append((b * q, heads, t, d_v))  # code x hidden, over the keys, for every query
-        else:
-            products.append((b * heads, q, t, d_v))
-        products.append((1, b * q, model.v_dim, model.d_model))
-        products += [(1, b * q, model.d_model, model.d_ff), (1, b * q, model.d_ff, model.d_model)]
-    products.append((1, b, model.d_model, model.n_outputs))
-    return products
-
-
-def floating_point_operations(run: Experiment) -> int:
-    embedding = 2 * 2 * run.batch_size * run.model.n_positions * run.model.n_inputs * run.model.d_model
-    return embedding + 3 * sum(2 * b * m * k * n for b, m, k, n in forward_products(run))
+from hyla_repro.stack import Stack
 
 
 def make_products(run: Experiment) -> Callable[[], None]:
@@ -64,8 +33,7 @@ def make_products(run: Experiment) -> Callable[[], None]:
         return lambda: torch.mm(left[0], right[0]) if len(left) == 1 else torch.bmm(left, right)
 
     calls = []
-    embedding = (1, run.batch_size * run.model.n_positions, run.model.n_inputs, run.model.d_model)
-    for b, m, k, n in [embedding, *forward_products(run)]:
+    for b, m, k, n in forward_products(run):
         left, right, gradient = torch.randn(b, m, k), torch.randn(b, k, n), torch.randn(b, m, n)
         calls += [multiply(left, right), multiply(left.mT, gradient)]
         if k != run.model.n_inputs:  # the embedding's input needs no gradient
@@ -81,12 +49,10 @@ def make_products(run: Experiment) -> Callable[[], None]:
 def measure(variant: str, repeats: int, compiled: bool, clock: Callable[[], float]) -> dict[str, float | str]:
     """Return medians in milliseconds over `repeats` rounds of step, products and batch in turn."""
     run = presets.fuzzy_logic("laptop", variant, 0, n_examples=32)
-    # So many steps that none of those timed here is followed by an evaluation.
-    run = run.model_copy(update={"steps": 10**8})
-    modes = {"eager": _Training(run, "cpu", use_compiler=False)}
+    modes = {"eager": Stack([run], use_compiler=False)}
     if compiled:
-        modes["compiled"] = _Training(run, "cpu", use_compiler=True)
-    calls: dict[str, Callable[[], object]] = {name: training.advance for name, training in modes.items()}
+        modes["compiled"] = Stack([run], use_compiler=True)
+    calls: dict[str, Callable[[], object]] = {name: stack.advance for name, stack in modes.items()}
     calls["products"] = make_products(run)
     task, step = run.build_task(), iter(range(10**8))
     calls["batch"] = lambda: task.batch("train", next(step), run.batch_size)
@@ -100,7 +66,7 @@ def measure(variant: str, repeats: int, compiled: bool, clock: Callable[[], floa
     times = {f"{name}_ms": 1e3 * median(values) for name, values in seconds.items()}
     best = min(times[f"{mode}_ms"] for mode in modes)
     ratios = {f"{mode}_per_products": times[f"{mode}_ms"] / times["products_ms"] for mode in modes}
-    gflop = {"gflop": floating_point_operations(run) / 1e9}
+    gflop = {"gflop": step_flop(run) / 1e9}
     return {"variant": variant, **times, **ratios, "batch_per_step": times["batch_ms"] / best, **gflop}
 
 
