@@ -22,6 +22,7 @@ from torch import Tensor
 from hyla_repro import presets
 from hyla_repro.experiment import Experiment
 from hyla_repro.plan import forward_products, step_flop
+from hyla_repro.process import keep_freed_memory
 from hyla_repro.provenance import compiler_available, device_name
 from hyla_repro.stack import Stack
 
@@ -46,6 +47,18 @@ def make_products(run: Experiment) -> Callable[[], None]:
     return all_products
 
 
+def make_batches(run: Experiment, compiled: bool) -> Callable[[], object]:
+    """Return a call that draws the next batch, compiled by itself as it is compiled into the step."""
+    task = run.build_task()
+    tables, clock = task.tables("train"), torch.zeros((), dtype=torch.int64)
+
+    def draw(clock: Tensor) -> object:
+        return task.draw("train", tables, clock, run.batch_size)
+
+    program = torch.compile(draw) if compiled else draw
+    return lambda: program(clock.add_(1))
+
+
 def measure(variant: str, repeats: int, compiled: bool, clock: Callable[[], float]) -> dict[str, float | str]:
     """Return medians in milliseconds over `repeats` rounds of step, products and batch in turn."""
     run = presets.fuzzy_logic("laptop", variant, 0, n_examples=32)
@@ -54,8 +67,7 @@ def measure(variant: str, repeats: int, compiled: bool, clock: Callable[[], floa
         modes["compiled"] = Stack([run], use_compiler=True)
     calls: dict[str, Callable[[], object]] = {name: stack.advance for name, stack in modes.items()}
     calls["products"] = make_products(run)
-    task, step = run.build_task(), iter(range(10**8))
-    calls["batch"] = lambda: task.batch("train", next(step), run.batch_size)
+    calls["batch"] = make_batches(run, compiled)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for round_ in range(repeats + 5):
         for name, call in calls.items():
@@ -76,6 +88,7 @@ def main(
     """Print one line per method; `--threads 0` uses all cores."""
     torch.set_num_threads(threads or os.cpu_count() or 1)
     compiled = compiled and compiler_available("cpu")
+    keep_freed_memory()
     if cpu_time and torch.get_num_threads() > 1:
         raise typer.BadParameter("--cpu-time adds up all threads: use it with --threads 1")
     clock = time.process_time if cpu_time else time.perf_counter

@@ -1,4 +1,4 @@
-"""The command line: run, status, collect, verify, report, reproduce."""
+"""The command line: run, status, export, import, collect, verify, report, reproduce."""
 
 import os
 import re
@@ -182,6 +182,32 @@ def collect() -> None:
     typer.echo(collect_runs())
 
 
+@app.command("export")
+def export_command(
+    folder: Annotated[Path, typer.Argument(help="where to write runs-000.tar, runs-001.tar, ...")],
+    preset: Preset = "paper",
+    figure: Annotated[str, typer.Option(help="a figure with runs, or all")] = "all",
+    part: Annotated[float, typer.Option(help="close a part at this size in MiB")] = 15.0,
+) -> None:
+    """Write finished runs and the newest checkpoints of others as a few files, for another machine."""
+    from hyla_repro.archive import export_runs
+    from hyla_repro.runs import Ledger
+
+    paths = export_runs(_runs_of(figure, preset), Ledger(), folder, int(part * 2**20))
+    typer.echo(f"wrote {len(paths)} files to {folder}; there, `hyla-repro import` takes them in")
+
+
+@app.command("import")
+def import_command(paths: Annotated[list[Path], typer.Argument(help="files written by `hyla-repro export`")]) -> None:
+    """Add runs from another machine to the ledger; finished runs stay as they are."""
+    from hyla_repro.archive import import_runs
+    from hyla_repro.runs import Ledger
+
+    added = import_runs(paths, Ledger())
+    typer.echo(f"added {added.finished} runs that have ended and {added.checkpoints} checkpoints; {added.left} were "
+               "here already")  # fmt: skip
+
+
 @app.command()
 def verify() -> None:
     """Check every file of data/ against its digest."""
@@ -235,7 +261,7 @@ def main() -> None:
     """Run the command line; errors that a user can mend are one line on stderr and exit code 2 (65 for NaN)."""
     try:
         app()
-    except (ValueError, DataError) as error:
+    except (ValueError, DataError, FileExistsError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
     except DivergedError as error:

@@ -16,7 +16,7 @@ from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
 from hyla_repro.paths import runs_folder
 
-RESULT, CURVE, MODEL = "result.json", "curve.csv", "model.safetensors"
+RESULT, CURVE, MODEL, DIVERGED = "result.json", "curve.csv", "model.safetensors", "diverged.json"
 
 
 def sha256(content: bytes) -> str:
@@ -57,6 +57,21 @@ def unseal(content: bytes) -> dict[str, Any]:
     return facts
 
 
+def checkpoint_name(step: int, content: bytes) -> str:
+    """Return the file name of a checkpoint, which carries its step and its digest."""
+    return f"checkpoint-{step:08d}-{sha256(content)[:32]}.safetensors"
+
+
+def checkpoint_step(name: str) -> int:
+    """Return the step in a checkpoint's name."""
+    return int(name.split("-")[1])
+
+
+def is_sound_checkpoint(name: str, content: bytes) -> bool:
+    """Return whether the content is the one that the name was given for."""
+    return name == checkpoint_name(checkpoint_step(name), content)
+
+
 class RunLockedError(RuntimeError):
     """Another process is training this run."""
 
@@ -85,7 +100,7 @@ class Ledger:
             except DataError:
                 return "damaged"
             return "done"
-        if (folder / "diverged.json").exists():
+        if (folder / DIVERGED).exists():
             return "diverged"
         if self.holder(run):
             return "training"
@@ -148,12 +163,12 @@ class Ledger:
             checkpoint.unlink()
 
     def mark_diverged(self, run: Experiment, facts: dict[str, Any]) -> None:
-        write_atomically(self.folder(run) / "diverged.json", (json.dumps(facts, indent=1) + "\n").encode())
+        write_atomically(self.folder(run) / DIVERGED, (json.dumps(facts, indent=1) + "\n").encode())
 
     def save_checkpoint(self, run: Experiment, step: int, content: bytes) -> None:
         """Keep this and the previous checkpoint; the name carries the digest of the content."""
         folder = self.folder(run)
-        write_atomically(folder / f"checkpoint-{step:08d}-{sha256(content)[:32]}.safetensors", content)
+        write_atomically(folder / checkpoint_name(step, content), content)
         for old in sorted(folder.glob("checkpoint-*.safetensors"))[:-2]:
             old.unlink()
 
@@ -162,7 +177,7 @@ class Ledger:
         sound, damaged = [], []
         for path in sorted(self.folder(run).glob("checkpoint-*.safetensors"), reverse=True):
             content = path.read_bytes()
-            if sha256(content)[:32] == path.stem.rsplit("-", 1)[-1]:
+            if is_sound_checkpoint(path.name, content):
                 sound.append(content)
             else:
                 damaged.append(path)
