@@ -1,17 +1,15 @@
 """The ledger: runs as folders of verified files, which exist, are missing, damaged, or being trained right now."""
 
-import fcntl
 import hashlib
 import json
 import os
 import re
-import socket
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from hyla_repro import locks
 from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
 from hyla_repro.paths import runs_folder
@@ -185,50 +183,17 @@ class Ledger:
 
     @contextmanager
     def lock(self, run: Experiment) -> Iterator[None]:
-        """Hold this run alone; the operating system lets go when the process ends, however it ends.
+        """Hold this run alone, as `locks.hold` does.
 
         Raises: RunLockedError naming who holds it.
         """
-        folder = self.folder(run)
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("a+") as file:
-            if not self._take(file):
-                raise RunLockedError(f"{run.label} is being trained by {self.holder(run)}")
-            file.truncate(0)
-            since = time.strftime("%Y-%m-%d %H:%M:%S")
-            file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
-            file.flush()
+        with ExitStack() as held:
             try:
-                yield
-            finally:
-                file.truncate(0)
-                fcntl.flock(file, fcntl.LOCK_UN)
+                held.enter_context(locks.hold(self.folder(run)))
+            except locks.LockedError as error:
+                raise RunLockedError(f"{run.label} is being trained by {error}") from None
+            yield
 
-    @staticmethod
-    def _take(file: IO[str]) -> bool:
-        # Whoever asks for a run's state holds its lock for an instant, which must not look like training it.
-        for wait in (0.0, 0.05, 0.1, 0.2, 0.4):
-            time.sleep(wait)
-            with suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return True
-        return False
-
-    def held_by_sibling(self, run: Experiment) -> bool:
-        """Return whether a process started by the same command trains the run."""
-        match = re.match(rf"process (\d+) on {re.escape(socket.gethostname())} ", self.holder(run) or "")
-        with suppress(ProcessLookupError):
-            return match is not None and int(match[1]) != os.getpid() != os.getpgid(int(match[1])) == os.getpgrp()
-        return False
-
-    def holder(self, run: Experiment) -> str | None:
+    def holder(self, run: Experiment) -> locks.Holder | None:
         """Return who is training the run, or None."""
-        path = self.folder(run) / "lock"
-        try:
-            with path.open("r") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return None
-        except BlockingIOError:
-            return path.read_text() or "another process"
-        except OSError:
-            return None
+        return locks.holder(self.folder(run))

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from hyla_repro.errors import DivergedError
 from hyla_repro.experiment import Experiment
+from hyla_repro.locks import is_sibling
 from hyla_repro.process import catch_signals, keep_freed_memory
 from hyla_repro.provenance import compiler_available, provenance
 from hyla_repro.runs import CURVE, MODEL, Ledger, RunLockedError
@@ -270,7 +271,7 @@ def _train_locked(
             try:
                 locks.enter_context(ledger.lock(run))
             except RunLockedError as error:
-                if not ledger.held_by_sibling(run):
+                if not is_sibling(ledger.holder(run)):
                     tqdm.write(str(error))
                 continue
             if ledger.state(run) != "done":  # another process may have finished it since
