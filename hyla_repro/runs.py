@@ -157,8 +157,8 @@ class Ledger:
         digests = {name: sha256(content) for name, content in files.items()}
         result = {"id": run.id, "experiment": run.model_dump(mode="json"), **facts, "files": digests}
         write_atomically(folder / RESULT, seal(result))
-        for checkpoint in folder.glob("checkpoint-*.safetensors"):
-            checkpoint.unlink()
+        for left in (*folder.glob("checkpoint-*.safetensors"), *folder.glob(".*.tmp")):
+            left.unlink()  # also what a killed process had begun to write
 
     def mark_diverged(self, run: Experiment, facts: dict[str, Any]) -> None:
         write_atomically(self.folder(run) / DIVERGED, (json.dumps(facts, indent=1) + "\n").encode())
