@@ -12,7 +12,7 @@ from hyla_repro.results import DECODING, EMBEDDING
 from hyla_repro.summary import NAMES, Results, identity_errors
 
 MIN_SEEDS = 3
-# A method of a claim counts as better only by more than its uncertainty: this many standard errors.
+# Where a rule asks for a clear lead, it is this many standard errors of the differences at equal seeds.
 ERRORS_APART = 2.0
 MISSING = "not all runs yet"
 
@@ -124,8 +124,13 @@ def code_twice_wins(results: Results) -> Outcome:
     if not _enough(table, twice + once):
         return Outcome(MISSING, None)
     low, high = table.loc[list(twice), "heldout"], table.loc[list(once), "heldout"]
-    text = f"lowest of the five: {NAMES[str(low.idxmin())]} {low.min():.1f}; highest of the four: "
-    return Outcome(f"{text}{NAMES[str(high.idxmax())]} {high.max():.1f}", bool(low.min() > high.max()))
+    lowest, highest = str(low.idxmin()), str(high.idxmax())
+    lead = results.leads(lowest, highest)
+    text = (
+        f"lowest of the five: {NAMES[lowest]} {low.min():.1f}; highest of the four: {NAMES[highest]} {high.max():.1f}"
+    )
+    apart = f"{lead.mean():.1f} ± {lead.sem():.1f}".replace("-", "−")
+    return Outcome(f"{text}; seed by seed they are {apart} apart", bool(low.min() > high.max()))
 
 
 def softmax_between(results: Results) -> Outcome:

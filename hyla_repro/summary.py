@@ -62,6 +62,19 @@ def summarize(runs: pd.DataFrame) -> pd.DataFrame:
                             ignore_index=True)  # fmt: skip
 
 
+def by_seed(runs: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Return held-out R2 in percent by method and seed, with the mean on training functions, at the best setting.
+
+    Args:
+        runs: one row per run, of one grid point.
+        scores: what `summarize` made of them.
+    """
+    best = runs.merge(scores[["variant", "learning_rate", "weight_decay"]])
+    table = 100 * best.pivot(index="variant", columns="seed", values="heldout").rename(columns="seed {}".format)
+    training = scores.set_index("variant")["test"].rename("training functions")
+    return table.join(training).reindex(scores["variant"]).rename(index=NAMES).rename_axis(None)
+
+
 def paper_values(store: Store | None = None) -> pd.DataFrame:
     """Return the published numbers: figure, task, variant, value and standard error in percent, source."""
     return (store or Store()).table(PAPER)

@@ -171,6 +171,18 @@ def test_summary_keeps_the_best_setting_and_counts_seeds() -> None:
     assert row["heldout_se"] == pytest.approx(10 / 3**0.5)
 
 
+def test_scores_by_seed_stand_in_the_order_of_the_table() -> None:
+    runs = [run for run in experiments("tablea1", "laptop") if run.model.variant in ("hyla", "softmax")]
+    rows = [{**run.row(), "test": 0.9, "unknown_terms": 0.0, "heldout": 0.1 * run.seed + (run.model.variant == "hyla")}
+            for run in runs]  # fmt: skip
+    frame = pd.DataFrame(rows)
+    table = summary.by_seed(frame, summary.summarize(frame))
+    assert list(table.index) == ["softmax attention", "HYLA"]
+    assert list(table.columns) == ["seed 0", "seed 1", "seed 2", "training functions"]
+    assert table.loc["HYLA"].tolist() == pytest.approx([100.0, 110.0, 120.0, 90.0])
+    assert table.loc["softmax attention"].tolist() == pytest.approx([0.0, 10.0, 20.0, 90.0])
+
+
 def test_claims_have_one_id_each_and_published_numbers_of_the_table() -> None:
     every = claims()
     assert len({claim.id for claim in every}) == len(every)
