@@ -2,7 +2,7 @@
 
 For every stack size: milliseconds a step, runs x steps a second, and which part of the device's rates is used. The
 ceilings are measured in the same process: a large product in the stacks' own precision, and a large copy. Traffic
-counts the weights, moments and gradients that AdamW reads and writes; activations are not in it, so it is a lower bound.
+counts the weights, moments and gradients that AdamW reads and writes, without activations: a lower bound.
 
     python benchmarks/stack_size.py --device cuda --sizes 1,4,12,36 --out stack_size.csv
 """
