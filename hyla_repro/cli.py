@@ -84,6 +84,9 @@ def run(
     if left:
         typer.echo(f"left: {', '.join(run.label for run in left[:5])}{' ...' if len(left) > 5 else ''}")
         typer.echo(f"Go on with: {_this_command()}")
+    if left and all(states[run.id] == "training" for run in left):
+        typer.echo("others are training all of it", err=True)
+        raise typer.Exit(75)
 
 
 def _this_command() -> str:
@@ -258,7 +261,11 @@ def _parse(text: str) -> tuple[str, Any]:
 
 
 def main() -> None:
-    """Run the command line; errors that a user can mend are one line on stderr and exit code 2 (65 for NaN)."""
+    """Run the command line; errors that a user can mend are one line on stderr and an exit code.
+
+    2: a wrong word, or damaged files. 65: a loss was not finite. 74: a file or folder cannot be read or written.
+    75: others are training all that is missing. 130, 143: stopped by SIGINT, SIGTERM.
+    """
     try:
         app()
     except (ValueError, DataError, FileExistsError) as error:
@@ -267,6 +274,10 @@ def main() -> None:
     except DivergedError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(65)
+    except OSError as error:
+        typer.echo(f"error: {error}. What was finished or saved before is intact; once there is space, or the right to "
+                   f"write, go on with: {_this_command()}", err=True)  # fmt: skip
+        sys.exit(74)
     except KeyboardInterrupt:
         # A kernel that is interrupted with its notebook prints what it likes; what was trained is in the ledger.
         typer.echo(f"interrupted; the same command goes on: {_this_command()}", err=True)
