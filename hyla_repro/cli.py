@@ -140,8 +140,9 @@ def _in_processes(count: int) -> None:
             signal.signal(number, handler)
     if received:
         raise SystemExit(143) if received[0] == signal.SIGTERM else KeyboardInterrupt
-    if any(codes):
-        raise SystemExit(max(codes))
+    for code in codes:
+        if code not in (0, 75):  # a process is done when the others train all that is left
+            raise SystemExit(code)
 
 
 def _plan(missing: "list[Experiment]", device: str, processes: int) -> str:
