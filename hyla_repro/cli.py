@@ -57,12 +57,13 @@ def run(
 
     committed = set() if again else DataFolder().run_ids()
     states = Ledger().states(wanted)
-    missing = [run for run in wanted if run.id not in committed and states[run.id] not in ("done", "diverged")]
+    candidates = [run for run in wanted if run.id not in committed]
+    missing = [run for run in candidates if states[run.id] not in ("done", "diverged")]
     if len(committed.intersection(states)):
         typer.echo(f"{len(committed.intersection(states))} of {len(wanted)} runs are committed in data/; "
                    "--again trains those too")  # fmt: skip
     if seconds is not None:
-        missing.sort(key=total_flop)
+        candidates.sort(key=total_flop)
     if not processes:
         long = sum(map(total_flop, missing)) > _WORTH_PROCESSES and device == "cpu"
         processes = min(os.cpu_count() or 1, len(missing)) if long else 1
@@ -73,12 +74,12 @@ def run(
         if processes > 1:
             _in_processes(processes)
         else:
-            _train(missing, device, seconds, threads)
+            _train(candidates, device, seconds, threads)
     except (KeyboardInterrupt, SystemExit):
         typer.echo(f"stopped; what was trained is in {Ledger().root}. Go on with: {_this_command()}", err=True)
         raise
     states = Ledger().states(wanted)
-    left = [run for run in missing if states[run.id] != "done"]
+    left = [run for run in candidates if states[run.id] not in ("done", "diverged")]
     done = sum(run.id in committed or states[run.id] == "done" for run in wanted)
     typer.echo(f"{done} of {len(wanted)} runs of {figure} at preset {preset} are finished")
     if left:
@@ -106,15 +107,16 @@ def _runs_of(figure: str, preset: str) -> "list[Experiment]":
     return experiments(figure, preset)
 
 
-def _train(missing: "list[Experiment]", device: str, seconds: float | None, threads: int) -> None:
-    if not missing:
+def _train(candidates: "list[Experiment]", device: str, seconds: float | None, threads: int) -> None:
+    """Train what is missing; unlike a look at the ledger, `train` reads finished runs and redoes damaged ones."""
+    if not candidates:
         return
     import torch
 
     from hyla_repro.training import train
 
     torch.set_num_threads(threads)
-    train(missing, device=device, budget_seconds=seconds)
+    train(candidates, device=device, budget_seconds=seconds)
 
 
 def _in_processes(count: int) -> None:

@@ -91,6 +91,17 @@ def test_committed_runs_are_trained_again_only_when_asked(tmp_path: Path) -> Non
     assert "\n9 runs, " in again.stdout
 
 
+def test_a_damaged_run_is_trained_again(tmp_path: Path) -> None:
+    first = run("run", "fig2b", runs=tmp_path)
+    assert "3 of 3 runs" in first.stdout
+    model = next(iter(tmp_path.glob("*linear*/model.safetensors")))
+    good = model.read_bytes()
+    model.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    again = run("run", "fig2b", runs=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert model.read_bytes() == good
+
+
 def test_processes_share_the_runs(tmp_path: Path) -> None:
     done = run("run", "fig2b", "--processes", "2", runs=tmp_path)
     assert done.returncode == 0, done.stderr
