@@ -16,12 +16,13 @@ from statistics import median
 import pandas as pd
 import torch
 import typer
+from conclude import conclude
 
 from hyla_repro import presets
 from hyla_repro.experiment import Experiment
 from hyla_repro.plan import step_flop
 from hyla_repro.process import keep_freed_memory
-from hyla_repro.provenance import compiler_available, device_name
+from hyla_repro.provenance import compiler_available
 from hyla_repro.stack import Stack
 
 _PASSES_OVER_WEIGHTS = 8  # AdamW: weights and both moments read and written, gradients written and read
@@ -86,10 +87,7 @@ def main(
                 "variant": variant, "runs": size, "step_ms": 1e3 * second, "run_steps_per_s": size / second,
                 "of_gemm": gflops / limits["gemm_gflops"], "of_copy": traffic / limits["copy_gbs"],
             })  # fmt: skip
-    table = pd.DataFrame(rows).assign(**limits, device=device_name(device), compiled=compiled, torch=torch.__version__)
-    print(table.drop(columns=["device", "torch"]).to_string(index=False, float_format="{:.3f}".format))
-    if out is not None:
-        table.to_csv(out, index=False)
+    conclude(pd.DataFrame(rows).assign(**limits, compiled=compiled), device, out)
 
 
 if __name__ == "__main__":

@@ -5,25 +5,30 @@ pass (one where the input needs no gradient), with the model's own shapes. They 
 torch.bmm on random data, in turn with the steps, so that a busy machine slows both alike. The ratio says what is paid
 on top. With one thread, `--cpu-time` counts the process's own time, which waiting for a busy core does not lengthen.
 
+Two shapes: the fuzzy-logic runs of the book at N = 32, and a model of the size that the paper trains on SRAVEN (4
+layers, 36 tokens, 16 heads), here on sequences of fuzzy logic with 7 variables, whose tokens are as wide.
+
     python benchmarks/step_time.py --threads 1 --out step_time.csv
 """
 
 import os
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from statistics import median
 
 import pandas as pd
 import torch
 import typer
+from conclude import conclude
 from torch import Tensor
 
 from hyla_repro import presets
 from hyla_repro.experiment import Experiment
 from hyla_repro.plan import forward_products, step_flop
 from hyla_repro.process import keep_freed_memory
-from hyla_repro.provenance import compiler_available, device_name
+from hyla_repro.provenance import compiler_available
 from hyla_repro.stack import Stack
 
 
@@ -59,9 +64,25 @@ def make_batches(run: Experiment, compiled: bool) -> Callable[[], object]:
     return lambda: program(clock.add_(1))
 
 
-def measure(variant: str, repeats: int, compiled: bool, clock: Callable[[], float]) -> dict[str, float | str]:
+def sraven_shaped(variant: str) -> Experiment:
+    """Return a run with the sizes of the paper's smallest model on SRAVEN."""
+    run = presets.fuzzy_logic("laptop", variant, 0, n_examples=36)
+    sizes = {"n_layers": 4, "n_heads": 16, "qk_dim": 64, "v_dim": 64, "n_inputs": 8}
+    changes = {"task": run.task | {"n_variables": 7}, "model": run.model.model_copy(update=sizes)}
+    return Experiment.model_validate(run.model_copy(update=changes).model_dump())
+
+
+SHAPES: dict[str, Callable[[str], Experiment]] = {
+    "fuzzy logic, N = 32": lambda variant: presets.fuzzy_logic("laptop", variant, 0, n_examples=32),
+    "SRAVEN-shaped": sraven_shaped,
+}
+
+
+def measure(
+    shape: str, variant: str, repeats: int, compiled: bool, clock: Callable[[], float]
+) -> dict[str, float | str]:
     """Return medians in milliseconds over `repeats` rounds of step, products and batch in turn."""
-    run = presets.fuzzy_logic("laptop", variant, 0, n_examples=32)
+    run = SHAPES[shape](variant)
     modes = {"eager": Stack([run], use_compiler=False)}
     if compiled:
         modes["compiled"] = Stack([run], use_compiler=True)
@@ -79,7 +100,8 @@ def measure(variant: str, repeats: int, compiled: bool, clock: Callable[[], floa
     best = min(times[f"{mode}_ms"] for mode in modes)
     ratios = {f"{mode}_per_products": times[f"{mode}_ms"] / times["products_ms"] for mode in modes}
     gflop = {"gflop": step_flop(run) / 1e9}
-    return {"variant": variant, **times, **ratios, "batch_per_step": times["batch_ms"] / best, **gflop}
+    share = {"batch_per_step": times["batch_ms"] / best}
+    return {"shape": shape, "variant": variant, **times, **ratios, **share, **gflop}
 
 
 def main(
@@ -92,12 +114,11 @@ def main(
     if cpu_time and torch.get_num_threads() > 1:
         raise typer.BadParameter("--cpu-time adds up all threads: use it with --threads 1")
     clock = time.process_time if cpu_time else time.perf_counter
-    rows = [measure(variant, repeats, compiled, clock) for variant in presets.METHODS]
-    facts = {"threads": torch.get_num_threads(), "clock": clock.__name__, "device": device_name("cpu")}
-    table = pd.DataFrame(rows).assign(**facts, torch=torch.__version__)
-    print(table.drop(columns=["device", "torch"]).to_string(index=False, float_format="{:.3f}".format))
-    if out is not None:
-        table.to_csv(out, index=False)
+    rows = []
+    for shape, variant in product(SHAPES, presets.METHODS):
+        rows.append(measure(shape, variant, repeats, compiled, clock))
+        torch.compiler.reset()
+    conclude(pd.DataFrame(rows).assign(clock=clock.__name__), "cpu", out)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,33 @@
-"""Compare ways to compute HYLA's two contractions, forward and backward, for narrow and wide heads.
+"""Compare ways to compute HYLA's two contractions, forward and backward.
 
-hidden[q,k] = relu(sum_h a[h,q,k] value[k,h]) and mixed[q,h] = sum_k a[h,q,k] hidden[q,k], at the sizes of the fuzzy
-logic task: batch 128, 8 heads, 32 tokens. The forms are timed in turn, so that a busy machine slows all alike.
+hidden[q,k] = relu(sum_h a[h,q,k] value[k,h]) and mixed[q,h] = sum_k a[h,q,k] hidden[q,k], at batch 128 and the sizes of
+fuzzy logic (8 heads, 32 tokens) and SRAVEN (16 heads, 36 tokens), each also with wider heads than the paper's. The
+forms are timed in turn, so that a busy machine slows all alike.
 
     python benchmarks/value_network.py --out value_network.csv
 """
 
-import os
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 
 import pandas as pd
 import torch
 import typer
+from conclude import conclude
 from einops import einsum, rearrange
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from hyla_repro import attention
+from hyla_repro.process import keep_freed_memory
 
 Form = Callable[[Tensor, Tensor], Tensor]
+SHAPES = {"fuzzy logic": (8, 32, (2, 8, 16)), "SRAVEN": (16, 36, (4, 8))}
+_BATCH, _CHUNK = 128, 8
 
 
 def with_limit(narrow: int) -> Form:
@@ -46,20 +53,28 @@ def broadcast(code: Tensor, value: Tensor) -> Tensor:
     return rearrange((wide * hidden).sum(3), "b h q d -> b q h d")
 
 
-def forms() -> dict[str, Form]:
-    return {
-        "einsum, width last": plain_einsum,
-        "einsum, width first": with_limit(0),
-        "channel by channel": with_limit(10**6),
-        "broadcast": broadcast,
-    }
+def chunked(code: Tensor, value: Tensor) -> Tensor:
+    """A few queries at a time, computed again in the backward pass: never holds the (b, q, k, d) tensor."""
+    parts = [checkpoint(with_limit(0), part, value, use_reentrant=False) for part in code.split(_CHUNK, dim=2)]
+    return torch.cat(parts, dim=1)
 
 
-def measure(d_head: int, repeats: int, batch: int, heads: int, tokens: int, compiled: bool) -> dict[str, float | int]:
-    """Return medians in milliseconds of a forward and backward pass of every form."""
-    code = torch.randn(batch, heads, tokens, tokens, requires_grad=True)
-    value = torch.randn(batch, tokens, heads, d_head, requires_grad=True)
-    calls = {name: torch.compile(form) if compiled else form for name, form in forms().items()}
+FORMS: dict[str, Form] = {
+    "two batched products": with_limit(0),
+    "einsum as written": plain_einsum,
+    "channel by channel": with_limit(10**6),
+    "chunks of queries, computed twice": chunked,
+    "broadcast": broadcast,
+}
+
+
+def measure(
+    heads: int, tokens: int, d_head: int, repeats: int, compiled: bool, device: str
+) -> list[dict[str, str | float]]:
+    """Return the median milliseconds of a forward and backward pass, and the ratio to the fastest, of every form."""
+    draw = partial(torch.randn, device=device, requires_grad=True)
+    code, value = draw(_BATCH, heads, tokens, tokens), draw(_BATCH, tokens, heads, d_head)
+    calls = {name: torch.compile(form) if compiled else form for name, form in FORMS.items()}
     expected = plain_einsum(code, value)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for round_ in range(repeats + 3):
@@ -67,25 +82,28 @@ def measure(d_head: int, repeats: int, batch: int, heads: int, tokens: int, comp
             start = time.perf_counter()
             output = call(code, value)
             torch.autograd.grad(output.sum(), (code, value))
+            if device != "cpu":
+                torch.cuda.synchronize(device)
             if round_ >= 3:  # the first rounds compile and fill caches
                 seconds[name].append(time.perf_counter() - start)
             else:
                 torch.testing.assert_close(output, expected, rtol=1e-3, atol=1e-3)
-    return {"d_head": d_head, **{name: 1e3 * median(values) for name, values in seconds.items()}}
+    best = min(map(median, seconds.values()))
+    return [{"form": name, "ms": 1e3 * median(times), "to_fastest": median(times) / best}
+            for name, times in seconds.items()]  # fmt: skip
 
 
-def main(
-    threads: int = 1, repeats: int = 15, batch: int = 128, heads: int = 8, tokens: int = 32, compiled: bool = False,
-    out: Path | None = None,
-) -> None:  # fmt: skip
-    """Print one line per head width; `--threads 0` uses all cores, `--compiled` compiles every form."""
-    torch.set_num_threads(threads or os.cpu_count() or 1)
-    table = pd.DataFrame([measure(width, repeats, batch, heads, tokens, compiled) for width in (2, 4, 8, 16)])
-    print(table.to_string(index=False, float_format="{:.2f}".format))
-    if out is not None:
-        table.assign(threads=torch.get_num_threads(), compiled=compiled, torch=torch.__version__).to_csv(
-            out, index=False
-        )
+def main(device: str = "cpu", repeats: int = 15, out: Path | None = None) -> None:
+    """Print the times of every form, eager and compiled, in one thread."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    rows = []
+    for compiled, (task, (heads, tokens, widths)) in product((False, True), SHAPES.items()):
+        for width in widths:
+            torch.compiler.reset()
+            facts = {"task": task, "heads": heads, "tokens": tokens, "d_head": width, "compiled": compiled}
+            rows += [facts | row for row in measure(heads, tokens, width, repeats, compiled, device)]
+    conclude(pd.DataFrame(rows), device, out)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from hyla_repro import paths
+from hyla_repro import costs, paths
 from hyla_repro.compare import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, best_verdict, claims
 from hyla_repro.data_folder import RUNS
 from hyla_repro.presets import FIGURES, experiments
@@ -18,12 +18,15 @@ _PAGES = {
     "figa3": "figa3-unknown-terms", "fig2b": "fig2b-decoding", "fig2d": "fig2d-latent-codes",
     "tablea1": "tablea1-ablations",
 }  # fmt: skip
-BEGIN, END = "<!-- verdicts: written by `hyla-repro report` -->", "<!-- end of verdicts -->"
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _frame(table: pd.DataFrame) -> str:
+    return _table(list(table.columns), table.astype(str).to_numpy().tolist())
 
 
 def _runs_section(store: Store) -> str:
@@ -37,8 +40,7 @@ def _runs_section(store: Store) -> str:
         lines.append([f"`{figure}`", *counts])
     parts = [_table(["runs of", "laptop", "paper"], lines)]
     if len(runs):
-        table = cost(runs)
-        parts.append(_table(list(table.columns), table.astype(str).to_numpy().tolist()))
+        parts.append(_frame(cost(runs)))
     return "\n\n".join(parts)
 
 
@@ -102,24 +104,50 @@ def page(store: Store) -> str:
 
 
 def readme_section(store: Store) -> str:
-    """Return the README's table between its two marks."""
+    """Return the README's table."""
     table = verdicts(store)
     table = table[~table["level"]]
     rows = [[row.statement, row.published, row.ours, row.verdict + _scale(row)] for row in table.itertuples()]
-    return "\n".join([BEGIN, "", _table(["claim of the paper", "paper", "here", "verdict"], rows), "", END])
+    return _table(["claim of the paper", "paper", "here", "verdict"], rows)
+
+
+def cost_sections(store: Store) -> dict[str, str]:
+    """Return the tables of the chapter on cost, by the names of the marks between which they stand."""
+    sections = {"costs": _frame(costs.figures(store))}
+    for name in costs.MEASUREMENTS:
+        table, how = costs.described(store, name)
+        sections[name] = how if table.empty else f"{_frame(table)}\n\n{how}"
+    return sections
+
+
+def _fill(path: Path, sections: dict[str, str]) -> str:
+    """Return a page with its tables as they should be, each between two marks that carry its name.
+
+    Raises: ValueError naming the marks that the page lacks.
+    """
+    text = path.read_text()
+    for name, content in sections.items():
+        begin, end = f"<!-- {name}: written by `hyla-repro report` -->", f"<!-- end of {name} -->"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise ValueError(f"{path.name} needs the lines {begin!r} and {end!r}, between which a table is written")
+        text = f"{before}{begin}\n\n{content}\n\n{end}{after}"
+    return text
 
 
 def documents(store: Store | None = None, root: Path = paths.ROOT) -> dict[Path, str]:
     """Return the generated documents, by path, as they should be.
 
-    Raises: ValueError if the README has lost the marks between which the table stands.
+    Raises: ValueError if a page has lost the marks between which its tables stand.
     """
     store = store or Store(committed_only=True)
-    readme = (root / "README.md").read_text()
-    if BEGIN not in readme or END not in readme:
-        raise ValueError(f"README.md needs the lines {BEGIN!r} and {END!r}, between which the table is written")
-    before, after = readme.split(BEGIN)[0], readme.split(END)[1]
-    return {root / "book" / "report.md": page(store), root / "README.md": before + readme_section(store) + after}
+    readme, cost_page = root / "README.md", root / "book" / "cost.md"
+    return {
+        root / "book" / "report.md": page(store),
+        readme: _fill(readme, {"verdicts": readme_section(store)}),
+        cost_page: _fill(cost_page, cost_sections(store)),
+    }
 
 
 def write(store: Store | None = None) -> list[Path]:

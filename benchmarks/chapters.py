@@ -1,0 +1,40 @@
+"""Time every chapter: on the committed results, and at `smoke` with training, where it has runs.
+
+python benchmarks/chapters.py --out chapters.csv
+"""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+import typer
+from conclude import conclude
+
+from hyla_repro.notebook import DEFAULTS, PARAMETERS, execute
+
+
+def seconds(figure: str, parameters: dict[str, object]) -> float:
+    """Return how long a chapter takes, the start of its kernel included, with no run in the ledger."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HYLA_REPRO_RUNS"] = folder
+        start = time.perf_counter()
+        execute(figure, parameters, Path(folder) / "out.ipynb")
+        return time.perf_counter() - start
+
+
+def main(out: Path | None = None) -> None:
+    """Print one line per chapter."""
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    rows = []
+    for figure in PARAMETERS:
+        smoke = None if figure in DEFAULTS else seconds(figure, {"preset": "smoke", "train": True})
+        rows.append({"figure": figure, "committed_s": seconds(figure, {}), "smoke_s": smoke})
+    conclude(pd.DataFrame(rows), "cpu", out)
+
+
+if __name__ == "__main__":
+    typer.run(main)
