@@ -1,71 +1,78 @@
 """Promise 1: a run that is killed at any moment and continued ends bit-identical to one that never was."""
 
-import json
+import multiprocessing
+import os
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hyla_repro import training
 from hyla_repro.experiment import Experiment
 from hyla_repro.runs import CURVE, MODEL, Ledger
+from hyla_repro.stack import Stack
 
-ROOT = Path(__file__).parents[2]
 Make = Callable[..., Experiment]
 
-# Trains, kills itself at the n-th moment of a kind, or else prints how many there were; saves at every third step.
-TRAINEE = """
-import json, os, signal, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from hyla_repro import runs, training
-from hyla_repro.experiment import Experiment
-from hyla_repro.stack import Stack
-root, settings, stacked, moment, number = Path(sys.argv[1]), json.loads(sys.argv[2]), *map(json.loads, sys.argv[3:6])
-seen = dict.fromkeys(("step", "evaluation", "write", "rename", "clean-up"), 0)
+# Every try is a process of its own, forked off one that has imported torch and done nothing with it.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["hyla_repro.training"])
 
-def watch(kind, owner, name, after=False):
-    function = getattr(owner, name)
-    def call(*arguments, **named):
-        result = function(*arguments, **named) if after else None
-        seen[kind] += 1
-        if (kind, seen[kind]) == (moment, number):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result if after else function(*arguments, **named)
-    setattr(owner, name, call)
-
-watch("step", Stack, "advance", after=True)
-watch("evaluation", Stack, "evaluate")
-watch("write", os, "fsync")
-watch("rename", Path, "replace")
-watch("clean-up", Path, "unlink", after=True)
 
 class Clock:
+    """Time goes on by a third of what separates two checkpoints whenever it is looked at."""
+
     now = 0.0
+
     @classmethod
-    def monotonic(cls):
+    def monotonic(cls) -> float:
         cls.now += training._CHECKPOINT_SECONDS / 3
         return cls.now
 
-training.time = Clock
-if stacked:
-    training._stack_size = lambda members, device: len(members)
-members = [Experiment.model_validate(member) for member in settings]
-assert training.train(members, runs.Ledger(root), progress=False) == []
-print(json.dumps(seen))
-"""
+
+def trainee(root: Path, members: list[Experiment], stacked: bool, moment: str, number: int, said: Connection) -> None:
+    """Train, be killed at the n-th moment of a kind, or else say how many there were."""
+    seen = dict.fromkeys(("step", "evaluation", "write", "rename", "clean-up"), 0)
+
+    def watch(kind: str, owner: Any, name: str, after: bool = False) -> None:
+        function = getattr(owner, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            result = function(*arguments, **named) if after else None
+            seen[kind] += 1
+            if (kind, seen[kind]) == (moment, number):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result if after else function(*arguments, **named)
+
+        setattr(owner, name, call)
+
+    watch("step", Stack, "advance", after=True)
+    watch("evaluation", Stack, "evaluate")
+    watch("write", os, "fsync")
+    watch("rename", Path, "replace")
+    watch("clean-up", Path, "unlink", after=True)
+    training.torch.set_num_threads(1)
+    training.time = Clock
+    if stacked:
+        training._stack_size = lambda members, device: len(members)
+    assert training.train(members, Ledger(root), progress=False) == []
+    said.send(seen)
 
 
-def train(root: Path, members: list[Experiment], stacked: bool, moment: str, number: int) -> tuple[int, str]:
-    settings = json.dumps([run.model_dump(mode="json") for run in members])
-    command = [sys.executable, "-c", TRAINEE, str(root), settings, json.dumps(stacked), json.dumps(moment), str(number)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode, done.stdout
+def train(
+    root: Path, members: list[Experiment], stacked: bool, moment: str = "", number: int = 0
+) -> tuple[int | None, dict[str, int] | None]:
+    """Return the exit code of a trainee, negative for a signal, and what it said."""
+    receiving, sending = processes.Pipe(duplex=False)
+    process = processes.Process(target=trainee, args=(root, members, stacked, moment, number, sending))
+    process.start()
+    sending.close()
+    process.join()
+    return process.exitcode, receiving.recv() if process.exitcode == 0 else None
 
 
 def outcome(root: Path, members: list[Experiment]) -> list[object]:
@@ -86,12 +93,12 @@ def test_promise_01_killed_and_continued_is_bit_identical(
     variant: str, kills: int, stacked: bool, make_run: Make, tmp_path: Path, count: Callable[[bool], None]
 ) -> None:
     members = [make_run(variant, seed=seed) for seed in range(2 if stacked else 1)]
-    _, moments = train(tmp_path / "straight", members, stacked, "", 0)
-    total, expected = json.loads(moments), outcome(tmp_path / "straight", members)
+    _, total = train(tmp_path / "straight", members, stacked)
+    expected = outcome(tmp_path / "straight", members)
     choose = random.Random(f"{variant} {stacked}")
     for trial in range(kills):
         moment, root = list(total)[trial % len(total)], tmp_path / f"trial {trial}"
         code, _ = train(root, members, stacked, moment, choose.randint(1, total[moment]))
         assert code == -signal.SIGKILL
-        train(root, members, stacked, "", 0)
+        train(root, members, stacked)
         count(outcome(root, members) == expected)
