@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 from hyla_repro import paths
@@ -9,6 +10,7 @@ from hyla_repro.errors import DataError
 from hyla_repro.runs import sha256, write_atomically
 
 MANIFEST, RUNS = "manifest.json", "runs.csv"
+_STAGING, _READY = ".staging", ".ready"
 _ADVICE = "restore it with `git checkout data`, or make it again with `hyla-repro collect`"
 
 
@@ -69,9 +71,32 @@ class DataFolder:
         return len(digests)
 
     def write(self, files: dict[str, bytes]) -> None:
-        """Write files, then the manifest that lists them with those already there."""
+        """Write files and the manifest that lists them with those already there: all of it, or nothing.
+
+        Everything is staged first, the renaming of that folder decides, and `recover` moves the files to their places.
+        """
+        self.recover()
         digests = self.manifest() if (self.folder / MANIFEST).exists() else {}
-        for name, content in files.items():
-            write_atomically(self.folder / name, content)
-            digests[name] = sha256(content)
-        write_atomically(self.folder / MANIFEST, (json.dumps(digests, indent=1, sort_keys=True) + "\n").encode())
+        digests |= {name: sha256(content) for name, content in files.items()}
+        manifest = (json.dumps(digests, indent=1, sort_keys=True) + "\n").encode()
+        staging = self.folder / _STAGING
+        try:
+            for name, content in {**files, MANIFEST: manifest}.items():
+                write_atomically(staging / name, content)
+            staging.replace(self.folder / _READY)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        self.recover()
+
+    def recover(self) -> None:
+        """End a write that was killed: undo it, or finish it if all of it had been staged."""
+        shutil.rmtree(self.folder / _STAGING, ignore_errors=True)
+        ready = self.folder / _READY
+        if not ready.exists():
+            return
+        staged = [path for path in ready.rglob("*") if path.is_file()]
+        for path in sorted(staged, key=lambda path: path.name == MANIFEST):
+            target = self.folder / path.relative_to(ready)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+        shutil.rmtree(ready)

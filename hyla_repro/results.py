@@ -142,6 +142,7 @@ def collect(store: Store | None = None, presets: Iterable[str] = ("laptop", "pap
     Rows already committed stay as they are, so results of several machines add up.
     """
     store, ledger = store or Store(), Ledger()
+    store.recover()
     known = {run.id: (preset, run) for preset in PRESETS if preset in presets for run in experiments("all", preset)}
     before = store.table(RUNS)
     done = [run for _, run in known.values() if run.id not in set(before["id"]) and ledger.state(run) == "done"]

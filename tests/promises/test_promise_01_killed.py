@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hyla_repro import training
+from hyla_repro import results, training
 from hyla_repro.experiment import Experiment
 from hyla_repro.runs import CURVE, MODEL, Ledger
 from hyla_repro.stack import Stack
@@ -20,7 +21,7 @@ Make = Callable[..., Experiment]
 
 # Every try is a process of its own, forked off one that has imported torch and done nothing with it.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["hyla_repro.training"])
+processes.set_forkserver_preload(["hyla_repro.results", "hyla_repro.training"])
 
 
 class Clock:
@@ -34,12 +35,13 @@ class Clock:
         return cls.now
 
 
-def trainee(root: Path, members: list[Experiment], stacked: bool, moment: str, number: int, said: Connection) -> None:
-    """Train, be killed at the n-th moment of a kind, or else say how many there were."""
-    seen = dict.fromkeys(("step", "evaluation", "write", "rename", "clean-up"), 0)
+def watcher(moment: str, number: int) -> tuple[dict[str, int], Callable[..., None]]:
+    """Return the moments seen, and a function that counts the calls of another and dies at the n-th of a kind."""
+    seen: dict[str, int] = {}
 
     def watch(kind: str, owner: Any, name: str, after: bool = False) -> None:
         function = getattr(owner, name)
+        seen[kind] = 0
 
         def call(*arguments: Any, **named: Any) -> Any:
             result = function(*arguments, **named) if after else None
@@ -50,6 +52,12 @@ def trainee(root: Path, members: list[Experiment], stacked: bool, moment: str, n
 
         setattr(owner, name, call)
 
+    return seen, watch
+
+
+def trainee(moment: str, number: int, said: Connection, root: Path, members: list[Experiment], stacked: bool) -> None:
+    """Train, be killed at the n-th moment of a kind, or else say how many there were."""
+    seen, watch = watcher(moment, number)
     watch("step", Stack, "advance", after=True)
     watch("evaluation", Stack, "evaluate")
     watch("write", os, "fsync")
@@ -63,12 +71,23 @@ def trainee(root: Path, members: list[Experiment], stacked: bool, moment: str, n
     said.send(seen)
 
 
-def train(
-    root: Path, members: list[Experiment], stacked: bool, moment: str = "", number: int = 0
-) -> tuple[int | None, dict[str, int] | None]:
-    """Return the exit code of a trainee, negative for a signal, and what it said."""
+def collector(moment: str, number: int, said: Connection, root: Path, members: list[Experiment], data: Path) -> None:
+    """Collect finished runs, and be killed likewise."""
+    seen, watch = watcher(moment, number)
+    watch("write", os, "fsync")
+    watch("rename", Path, "replace", after=True)
+    watch("clean-up", shutil, "rmtree", after=True)
+    os.environ["HYLA_REPRO_RUNS"] = str(root)
+    results.experiments = lambda figure, preset: members
+    results.FIGURES = {"fig2b": lambda preset: []}
+    results.collect(results.Store(data), presets=("smoke",))
+    said.send(seen)
+
+
+def in_process(target: Callable[..., None], *arguments: Any, moment: str = "", number: int = 0) -> tuple[Any, Any]:
+    """Return the exit code of a process, negative for a signal, and what it said."""
     receiving, sending = processes.Pipe(duplex=False)
-    process = processes.Process(target=trainee, args=(root, members, stacked, moment, number, sending))
+    process = processes.Process(target=target, args=(moment, number, sending, *arguments))
     process.start()
     sending.close()
     process.join()
@@ -93,12 +112,39 @@ def test_promise_01_killed_and_continued_is_bit_identical(
     variant: str, kills: int, stacked: bool, make_run: Make, tmp_path: Path, count: Callable[[bool], None]
 ) -> None:
     members = [make_run(variant, seed=seed) for seed in range(2 if stacked else 1)]
-    _, total = train(tmp_path / "straight", members, stacked)
+    _, total = in_process(trainee, tmp_path / "straight", members, stacked)
     expected = outcome(tmp_path / "straight", members)
     choose = random.Random(f"{variant} {stacked}")
     for trial in range(kills):
         moment, root = list(total)[trial % len(total)], tmp_path / f"trial {trial}"
-        code, _ = train(root, members, stacked, moment, choose.randint(1, total[moment]))
+        number = choose.randint(1, total[moment])
+        code, _ = in_process(trainee, root, members, stacked, moment=moment, number=number)
         assert code == -signal.SIGKILL
-        train(root, members, stacked)
+        in_process(trainee, root, members, stacked)
         count(outcome(root, members) == expected)
+
+
+def test_promise_01_killed_while_collecting_and_collected_again(
+    make_run: Make, tmp_path: Path, count: Callable[[bool], None]
+) -> None:
+    members, root = [make_run(seed=seed) for seed in range(2)], tmp_path / "runs"
+    in_process(trainee, root, members, False)
+
+    def committed(data: Path) -> dict[str, bytes]:
+        return {str(path.relative_to(data)): path.read_bytes() for path in data.rglob("*") if path.is_file()}
+
+    def prepared(name: str) -> Path:
+        # With one run collected before, so that there are old files to keep.
+        results.Store(tmp_path / name).write({})
+        in_process(collector, root, members[:1], tmp_path / name)
+        return tmp_path / name
+
+    straight = prepared("straight")
+    _, total = in_process(collector, root, members, straight)
+    assert sorted(committed(straight)) == ["curves.csv", "manifest.json", "runs.csv"]
+    for moment, number in ((kind, n) for kind, times in total.items() for n in range(1, times + 1)):
+        data = prepared(f"{moment} {number}")
+        code, _ = in_process(collector, root, members, data, moment=moment, number=number)
+        assert code == -signal.SIGKILL
+        in_process(collector, root, members, data)
+        count(committed(data) == committed(straight) and results.Store(data).verify() == 2)
