@@ -33,15 +33,19 @@ class Results:
         scores = self.scores("tablea1")
         return scores.set_index("variant") if len(scores) else scores
 
+    def best(self, figure: str) -> pd.DataFrame:
+        """Return the single runs that `scores` averages: those of the best setting of each variant and grid point."""
+        runs = self.store.runs(experiments(figure, self.preset))
+        return runs if runs.empty else runs.merge(summarize(runs)[[*_POINT, *_SETTINGS]])
+
     def leads(self, better: str, worse: str) -> pd.Series:
         """Return by how much one variant leads another at that point, in points of held-out R2, for each seed."""
-        runs, best = self.store.runs(experiments("tablea1", self.preset)), self.main()
-        settings = ["learning_rate", "weight_decay"]
-        columns = []
-        for variant in (better, worse):
-            chosen = (runs["variant"] == variant) & (runs[settings] == best.loc[variant, settings]).all(axis=1)
-            columns.append(100 * runs[chosen].set_index("seed")["heldout"])
-        return (columns[0] - columns[1]).dropna()
+        heldout = self.best("tablea1").pivot(index="seed", columns="variant", values="heldout")
+        return (100 * (heldout[better] - heldout[worse])).dropna()
+
+
+_POINT = ["variant", "n_examples", "heldout_fraction", "attention_dropout", "steps"]
+_SETTINGS = ["learning_rate", "weight_decay"]
 
 
 def summarize(runs: pd.DataFrame) -> pd.DataFrame:
@@ -51,14 +55,12 @@ def summarize(runs: pd.DataFrame) -> pd.DataFrame:
     """
     if runs.empty:
         return runs
-    point = ["variant", "n_examples", "heldout_fraction", "attention_dropout"]
     splits = ["test", "heldout", "unknown_terms"]
-    point = [*point, "steps"]
-    groups = (runs.assign(**{s: 100 * runs[s] for s in splits})).groupby([*point, "learning_rate", "weight_decay"])
+    groups = (runs.assign(**{s: 100 * runs[s] for s in splits})).groupby([*_POINT, *_SETTINGS])
     table = groups[splits].mean().join(groups[splits].sem().add_suffix("_se")).join(groups.size().rename("n"))
-    best = table.sort_values("heldout", ascending=False).groupby(level=point, sort=False).head(1).reset_index()
+    best = table.sort_values("heldout", ascending=False).groupby(level=_POINT, sort=False).head(1).reset_index()
     order = {name: place for place, name in enumerate(ABLATIONS)}
-    return best.sort_values([*point[1:], "variant"], key=lambda c: c.map(order) if c.name == "variant" else c,
+    return best.sort_values([*_POINT[1:], "variant"], key=lambda c: c.map(order) if c.name == "variant" else c,
                             ignore_index=True)  # fmt: skip
 
 
