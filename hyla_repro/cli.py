@@ -3,8 +3,6 @@
 import os
 import re
 import shlex
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hyla_repro.errors import DataError, DivergedError, choose
+from hyla_repro.errors import DataError, DivergedError, UnfinishedError, choose
 from hyla_repro.notebook import PARAMETERS, check_device, execute
+from hyla_repro.paths import runs_folder
+from hyla_repro.process import STOPPED, exit_on_signal, run_siblings
 
 if TYPE_CHECKING:
     from hyla_repro.experiment import Experiment
@@ -70,14 +70,10 @@ def run(
     if plan:
         typer.echo(_plan(missing, device, processes))
         return
-    try:
-        if processes > 1:
-            _in_processes(processes)
-        else:
-            _train(candidates, device, seconds, threads)
-    except (KeyboardInterrupt, SystemExit):
-        typer.echo(f"stopped; what was trained is in {Ledger().root}. Go on with: {_this_command()}", err=True)
-        raise
+    if processes > 1:
+        _in_processes(processes)
+    else:
+        _train(candidates, device, seconds, threads)
     states = Ledger().states(wanted)
     left = [run for run in candidates if states[run.id] not in ("done", "diverged")]
     done = sum(run.id in committed or states[run.id] == "done" for run in wanted)
@@ -116,33 +112,15 @@ def _train(candidates: "list[Experiment]", device: str, seconds: float | None, t
     from hyla_repro.training import train
 
     torch.set_num_threads(threads)
-    train(candidates, device=device, budget_seconds=seconds)
+    try:
+        train(candidates, device=device, budget_seconds=seconds)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None  # typer has an answer of its own to the other
 
 
 def _in_processes(count: int) -> None:
     """Run this same command in several processes, which share its runs by their locks; signals reach them all."""
-    command = [sys.executable, "-m", "hyla_repro", *sys.argv[1:], "--processes", "1"]
-    # tqdm reads its options from the environment: one line of the terminal for each process.
-    children = [
-        subprocess.Popen(command, env=os.environ | {"TQDM_POSITION": str(place)}, stdout=subprocess.DEVNULL)
-        for place in range(count)
-    ]
-    received: list[int] = []
-
-    def forward(number: int, frame: object) -> None:
-        received.append(number)
-        for child in children:
-            child.send_signal(number)
-
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        codes = [child.wait() for child in children]
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    if received:
-        raise SystemExit(143) if received[0] == signal.SIGTERM else KeyboardInterrupt
-    for code in codes:
+    for code in run_siblings([sys.executable, "-m", "hyla_repro", *sys.argv[1:], "--processes", "1"], count):
         if code not in (0, 75):  # a process is done when the others train all that is left
             raise SystemExit(code)
 
@@ -266,11 +244,19 @@ def _parse(text: str) -> tuple[str, Any]:
 def main() -> None:
     """Run the command line; errors that a user can mend are one line on stderr and an exit code.
 
-    2: a wrong word, or damaged files. 65: a loss was not finite. 74: a file or folder cannot be read or written.
-    75: others are training all that is missing. 130, 143: stopped by SIGINT, SIGTERM.
+    1: a chapter did not run to its end. 2: a wrong word, or damaged files. 65: a loss was not finite. 74: a file or
+    folder cannot be read or written. 75: others are training all that is missing. 130, 143: stopped by SIGINT, SIGTERM.
     """
     try:
-        app()
+        with exit_on_signal():
+            app()
+    except SystemExit as stopped:
+        if stopped.code in STOPPED:
+            typer.echo(f"stopped; what was trained is in {runs_folder()}. Go on with: {_this_command()}", err=True)
+        raise
+    except UnfinishedError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
     except (ValueError, DataError, FileExistsError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
@@ -281,10 +267,6 @@ def main() -> None:
         typer.echo(f"error: {error}. What was finished or saved before is intact; once there is space, or the right to "
                    f"write, go on with: {_this_command()}", err=True)  # fmt: skip
         sys.exit(74)
-    except KeyboardInterrupt:
-        # A kernel that is interrupted with its notebook prints what it likes; what was trained is in the ledger.
-        typer.echo(f"interrupted; the same command goes on: {_this_command()}", err=True)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,10 @@ class DataError(RuntimeError):
     """A committed or recorded file is missing or is not what its digest says."""
 
 
+class UnfinishedError(RuntimeError):
+    """A chapter's notebook did not run to its end."""
+
+
 class DivergedError(RuntimeError):
     """Training reached a loss that is not finite.
 

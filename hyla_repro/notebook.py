@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from hyla_repro import paths
-from hyla_repro.errors import choose
+from hyla_repro.errors import UnfinishedError, choose
 
 _PRESETS = ("smoke", "laptop", "paper")
 _SCALE = {"preset": _PRESETS, "train": bool, "device": str}
@@ -112,9 +112,11 @@ def execute(figure: str, parameters: Mapping[str, Any], output: Path) -> Path:
     Raises:
         ValueError: unknown or impossible parameters, before a kernel starts.
         papermill.PapermillExecutionError: a cell failed.
+        UnfinishedError: the kernel died, or cells were left out.
     """
     check(figure, parameters)
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     source, part = chapter(figure), output.with_suffix(".part.ipynb")
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -122,9 +124,18 @@ def execute(figure: str, parameters: Mapping[str, Any], output: Path) -> Path:
         papermill.execute_notebook(str(source), str(part), dict(parameters), cwd=str(paths.BOOK), kernel_name="python3")
         # papermill calls an interrupted notebook completed, so completeness is read off the cells.
         cells = [cell for cell in json.loads(part.read_text())["cells"] if cell["cell_type"] == "code"]
-        if not all(cell["execution_count"] for cell in cells if "".join(cell["source"]).strip()):
-            raise RuntimeError(f"{figure} was interrupted: {output} is left as it was")
+        if not all(map(_succeeded, cells)):
+            raise UnfinishedError(f"{figure} was interrupted, or left by sys.exit: {output} is left as it was")
         part.replace(output)
+    except DeadKernelError:
+        raise UnfinishedError(f"the kernel of {figure} was killed, perhaps for want of memory: {output} is left as it "
+                              "was") from None  # fmt: skip
     finally:
         part.unlink(missing_ok=True)
     return output
+
+
+def _succeeded(cell: Mapping[str, Any]) -> bool:
+    """Return whether a code cell was executed without error; papermill takes sys.exit() for a success."""
+    failed = any(output["output_type"] == "error" for output in cell["outputs"])
+    return not failed and (bool(cell["execution_count"]) or not "".join(cell["source"]).strip())
