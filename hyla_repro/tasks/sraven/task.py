@@ -110,11 +110,17 @@ class SRaven(SRavenSettings):
         panels = rearrange(features, "b k row column -> b row column k").gather(
             -1, repeat(permutations, "b column k -> b row column k", row=grid)
         )
+        return self.pack(panels, rules, permutations)
+
+    def pack(
+        self, panels: Int[Tensor, "b row column k"], rules: Int[Tensor, "b k"], permutations: Int[Tensor, "b column k"]
+    ) -> SRavenBatch:
+        """Return whole grids as the tokens that show them, and the symbols of the last panel as the targets."""
         symbols = rearrange(panels, "b row column k -> b (row column k)")
-        shown = torch.arange(self.n_tokens, device=device) < self.n_tokens - self.n_features
+        shown = torch.arange(self.n_tokens, device=panels.device) < self.n_tokens - self.n_features
         # No symbol is -1, so the tokens of the panel in question are zero.
         asked = torch.where(shown, symbols, -1).unsqueeze(-1)
-        inputs = (asked == torch.arange(self.n_values, device=device)).to(torch.float32)
+        inputs = (asked == torch.arange(self.n_values, device=panels.device)).to(torch.float32)
         return SRavenBatch(inputs, symbols[:, -self.n_features :], rules, permutations)
 
     def batch(self, split: str, step: int, size: int, device: torch.device | str = "cpu") -> SRavenBatch:
