@@ -10,7 +10,7 @@ from hyla_repro.plots import _PALETTE, _axes, _styled
 from hyla_repro.tasks.sraven import RULES, SRaven, SRavenBatch
 
 
-def _dial(ax: Axes, place: float, value: int, n_values: int, color: object, letter: str) -> None:
+def _dial(ax: Axes, place: int, value: int, n_values: int, color: object, letter: str) -> None:
     """A circle whose hand points clockwise by value / n_values of a turn, 0 at the top; the value below it."""
     angle = math.tau * value / n_values
     ax.add_patch(Circle((place, 0.0), 0.4, facecolor="white", edgecolor=color, lw=2))

@@ -200,7 +200,7 @@ class SRavenSettings:
                 raise ValueError(f"{name}={value!r} is not a whole number")
             if not low <= value <= high:
                 raise ValueError(f"{name}={value} is out of range: use {low} to {high}; {why}")
-        if type(self.heldout_fraction) not in (int, float) or not 0.0 < self.heldout_fraction < 1.0:
+        if not isinstance(self.heldout_fraction, (int, float)) or not 0.0 < self.heldout_fraction < 1.0:
             raise ValueError(
                 f"heldout_fraction={self.heldout_fraction!r} is not between 0 and 1: a split would be empty"
             )

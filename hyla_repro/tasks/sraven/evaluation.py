@@ -57,12 +57,13 @@ def evaluation_set(
         raise ValueError(f"problems={problems!r} is no number of problems: use 1 or more")
     if not splits or isinstance(splits, str):
         raise ValueError(f"splits={splits!r} is no list of splits: use some of {', '.join(SPLITS)}")
-    drawn = {}
     for split in splits:
         if choose("split", split, SPLITS) == "train":
             raise ValueError(
                 "split='train' is what models are trained on: use 'test', fresh problems of the same tasks"
             )
+    drawn = {}
+    for split in splits:
         sizes = [min(_CHUNK, problems - start) for start in range(0, problems, _CHUNK)]
         batches = [task.batch(split, step, size) for step, size in enumerate(sizes)]
         drawn[split] = SRavenBatch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
