@@ -52,6 +52,8 @@ def best_guess(
 ) -> tuple[Int[Tensor, "b k"], Float[Tensor, " b"]]:
     """Return the most probable answer of each problem and its probability, whose mean is the best possible accuracy.
 
+    With 4 features of 8 values that is 0.93 for all multisets (8000 problems, standard error 0.002).
+
     Arguments and errors are those of `beliefs`.
     """
     problems, answers, probabilities = beliefs(task, inputs, pool)

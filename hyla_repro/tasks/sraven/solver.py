@@ -65,10 +65,12 @@ def answer_sets(task: SRaven, inputs: Float[Tensor, "b t f"]) -> Answers:
 
 
 def is_ambiguous(task: SRaven, inputs: Float[Tensor, "b t f"]) -> Bool[Tensor, " b"]:
-    """Return whether a problem has more than one answer: about a quarter of the problems with 4 features of 8 values.
+    """Return whether a problem has more than one answer.
 
-    Mostly two rules fit the same symbols and part in the last row: addition and difference, where the second symbol
-    is 0 or 4 in both rows above.
+    With 4 features of 8 values 24 % have (20 000 test problems, 95 % interval 23.6 to 24.8). In over half of those,
+    another rule fits the features as they are and parts in the last row: addition and difference, say, where the
+    second symbol is 0 or 4 in both rows above. The rest has another answer by another correspondence only. Most
+    differ in one symbol or two.
 
     Raises: ValueError for inputs that are no problems of this task, or a task with too many correspondences.
     """
@@ -78,7 +80,8 @@ def is_ambiguous(task: SRaven, inputs: Float[Tensor, "b t f"]) -> Bool[Tensor, "
 def is_wholly_ambiguous(task: SRaven, batch: SRavenBatch) -> Bool[Tensor, " b"]:
     """Return whether a problem has an answer that differs from the right one in every symbol.
 
-    This is what the release counts as ambiguous, and what the paper's "fewer than 0.5 %" refers to: we find 0.3 %.
+    This is what the release counts as ambiguous, and so what the paper's "fewer than 0.5 %" refers to: 0.25 % of
+    20 000 test problems (95 % interval 0.19 to 0.33), 0.22 % of held-out ones.
 
     Raises: ValueError for inputs that are no problems of this task, or a task with too many correspondences.
     Source: authors' data/raven.py, check_is_ambiguous.
