@@ -17,6 +17,7 @@ MEASUREMENTS = {
     "step_time": "python benchmarks/step_time.py",
     "stack_size": "python benchmarks/stack_size.py",
     "value_network": "python benchmarks/value_network.py",
+    "sraven_throughput": "python benchmarks/sraven_throughput.py",
     "start_up": "python benchmarks/start_up.py",
     "chapters": "python benchmarks/chapters.py",
     "faults": "python -m pytest tests/promises",
@@ -112,6 +113,14 @@ def chapters(table: pd.DataFrame) -> pd.DataFrame:
     })  # fmt: skip
 
 
+def sraven_throughput(table: pd.DataFrame) -> pd.DataFrame:
+    """Return how many SRAVEN problems each call draws or solves in a second."""
+    return pd.DataFrame({
+        "call": table["call"], "problems at a time": table["problems"], "ms": _fixed(table["ms"], 2),
+        "problems / s": table["problems_per_s"].round(-3).map("{:,.0f}".format).str.replace(",", " "),
+    })  # fmt: skip
+
+
 def start_up(table: pd.DataFrame) -> pd.DataFrame:
     """Return what precedes training, and its seconds."""
     return pd.DataFrame({"what": table["what"], "seconds": _fixed(table["seconds"], 2)})
@@ -129,7 +138,7 @@ def _fixed(numbers: pd.Series, digits: int) -> pd.Series:
 
 _TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "step_time": steps, "stack_size": stacks, "value_network": value_networks, "chapters": chapters,
-    "start_up": start_up, "faults": faults,
+    "sraven_throughput": sraven_throughput, "start_up": start_up, "faults": faults,
 }  # fmt: skip
 
 

@@ -70,7 +70,9 @@ class CounterRNG:
     def integers(
         self, step: int | Tensor, shape: tuple[int, ...], bound: int | Tensor, device: torch.device | str = "cpu"
     ) -> Tensor:
-        """Return integers uniform on {0, ..., bound - 1}, without modulo bias; bound may be a tensor ().
+        """Return integers uniform on {0, ..., bound - 1}, without modulo bias.
+
+        Bound may be a tensor (), or one that broadcasts to the shape: a bound for each number.
 
         Each number takes the first of its block's four words that lies below the largest multiple of bound.
         All four fail with probability (bound / 2**32)**4, below 2**-64; then the last word's bias stands.
@@ -79,11 +81,14 @@ class CounterRNG:
         """
         if isinstance(bound, int) and not 1 <= bound <= 1 << 16:
             raise ValueError(f"bound={bound} is out of range: use 1 to 65536")
+        if isinstance(bound, Tensor) and bound.ndim:
+            bound = bound.expand(shape).reshape(-1)
         words = self.bits(step, prod(shape), device)
         limit = (1 << 32) // bound * bound
-        accepted = (words < limit).to(torch.int64)
-        first = accepted.argmax(0, keepdim=True)
-        return (words.gather(0, first)[0] % bound).reshape(shape)
+        first, second, third, chosen = words
+        for word in (third, second, first):
+            chosen = torch.where(word < limit, word, chosen)
+        return (chosen % bound).reshape(shape)
 
     def permutations(self, step: int | Tensor, count: int, n: int, device: torch.device | str = "cpu") -> Tensor:
         """Return `count` uniform permutations (count, n) of 0..n-1, by sorting 62-bit keys."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hyla_repro.errors import choose
-from hyla_repro.settings import TASK_SETTINGS, TransformerConfig
+from hyla_repro.settings import TASK_SETTINGS, FuzzyLogicSettings, SRavenSettings, TransformerConfig
 
 if TYPE_CHECKING:
     from hyla_repro.tasks import Task
@@ -38,12 +38,11 @@ class Experiment(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Experiment":
-        kind = TASK_SETTINGS[choose("task", self.task_name, TASK_SETTINGS)]
-        fields = kind.__dataclass_fields__.keys() - {"seed"}
+        fields = TASK_SETTINGS[choose("task", self.task_name, TASK_SETTINGS)].__dataclass_fields__.keys() - {"seed"}
         for name in self.task:
             choose(f"setting of {self.task_name}", name, sorted(fields))
         try:
-            task = kind(**self.task, seed=self.seed)
+            task = self.task_settings
         except TypeError as error:
             raise ValueError(f"task={self.task} has a value of a wrong type: {error}") from error
         sizes = (task.n_tokens, task.n_inputs, task.n_outputs)
@@ -52,6 +51,11 @@ class Experiment(BaseModel):
         if 2 * self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps={self.warmup_steps} needs more than twice as many steps, not {self.steps}")
         return self
+
+    @property
+    def task_settings(self) -> FuzzyLogicSettings | SRavenSettings:
+        """The task's settings, with the run's own seed; `task_name` tells which class `task` belongs to."""
+        return TASK_SETTINGS[self.task_name](**self.task, seed=self.seed)
 
     def build_task(self) -> "Task":
         """Return the task generator of this run, with the run's own seed."""
@@ -76,13 +80,14 @@ class Experiment(BaseModel):
     @property
     def n_read(self) -> int:
         """How many last tokens are read out."""
-        return TASK_SETTINGS[self.task_name].n_read
+        return self.task_settings.n_read
 
     @property
     def kind(self) -> str:
         """A readable name of what a run is, but for its seed and optimiser settings."""
-        n_examples, heldout = self.task.get("n_examples", ""), self.task.get("heldout_fraction", "")
-        return f"{self.model.variant} N={n_examples} held out={heldout}"
+        task, model = self.task_settings, self.model
+        size = f", {model.n_layers} layers of width {model.d_model}, {model.n_heads} heads, {self.steps} steps"
+        return f"{model.variant} {task.summary}" + (size if task.names_model_size else "")
 
     @property
     def label(self) -> str:

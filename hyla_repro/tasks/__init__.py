@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hyla_repro.tasks.fuzzy_logic import FuzzyLogic, FuzzyLogicBatch
+from hyla_repro.tasks.sraven import SRaven, SRavenBatch
 
 
 @runtime_checkable
@@ -61,6 +62,6 @@ class Task(Protocol):
         """Return the task's metric for each sequence; its mean over a split is what figures show."""
 
 
-TASKS = {"fuzzy_logic": FuzzyLogic}
+TASKS: dict[str, type[FuzzyLogic] | type[SRaven]] = {"fuzzy_logic": FuzzyLogic, "sraven": SRaven}
 
-__all__ = ["TASKS", "Batch", "FuzzyLogic", "FuzzyLogicBatch", "Task"]
+__all__ = ["TASKS", "Batch", "FuzzyLogic", "FuzzyLogicBatch", "SRaven", "SRavenBatch", "Task"]

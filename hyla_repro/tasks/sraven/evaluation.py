@@ -1,0 +1,172 @@
+"""Fixed evaluation sets of SRAVEN: the same problems for everybody's models, as files with digests, and their score."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from hyla_repro.errors import DataError, choose
+from hyla_repro.runs import sha256, write_atomically
+from hyla_repro.tasks.sraven.task import SPLITS, SRaven, SRavenBatch
+
+FILE = "sraven.safetensors"
+PROBLEMS = 10_000
+# Evaluation of a trained run draws its sequences in steps of this size, so both see the same problems.
+_CHUNK = 500
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Problems by split; a larger set only appends to a smaller one.
+
+    Args:
+        task: the settings that the problems are drawn with.
+        problems: split to batch. Scores of a run are means over the same problems.
+    """
+
+    task: SRaven
+    problems: dict[str, SRavenBatch]
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of all tokens and answers, the same however they are stored."""
+        content = hashlib.sha256()
+        for split in sorted(self.problems):
+            grid = self.task.panels(self.problems[split]).to(torch.uint8)
+            content.update(split.encode() + grid.cpu().contiguous().numpy().tobytes())
+        return content.hexdigest()
+
+
+def evaluation_set(
+    task: SRaven | None = None, splits: Sequence[str] = SRaven.evaluation_splits, problems: int = PROBLEMS
+) -> EvaluationSet:
+    """Return the first problems of the evaluation streams of a task, `SRaven()` if None.
+
+    Raises: ValueError for an unknown split, the split that is trained on, none at all, or fewer than one problem.
+    """
+    task = task or SRaven()
+    if type(problems) is not int or problems < 1:
+        raise ValueError(f"problems={problems!r} is no number of problems: use 1 or more")
+    if not splits or isinstance(splits, str):
+        raise ValueError(f"splits={splits!r} is no list of splits: use some of {', '.join(SPLITS)}")
+    for split in splits:
+        if choose("split", split, SPLITS) == "train":
+            raise ValueError(
+                "split='train' is what models are trained on: use 'test', fresh problems of the same tasks"
+            )
+    drawn = {}
+    for split in splits:
+        sizes = [min(_CHUNK, problems - start) for start in range(0, problems, _CHUNK)]
+        batches = [task.batch(split, step, size) for step, size in enumerate(sizes)]
+        drawn[split] = SRavenBatch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+    return EvaluationSet(task, drawn)
+
+
+def score(predictions: Mapping[str, Any], evaluation: EvaluationSet | None = None) -> dict[str, float]:
+    """Return the accuracy of predictions for each split: a problem counts when all its symbols are right.
+
+    Args:
+        predictions: split to whole numbers (problems, k), tensors or arrays; any of the splits of the set.
+        evaluation: the problems, in the order of the predictions; `evaluation_set()` if None.
+
+    Raises: ValueError for predictions that are no mapping, of an unknown split, or of a wrong shape, kind or value.
+    """
+    evaluation = evaluation or evaluation_set()
+    if not isinstance(predictions, Mapping) or not predictions:
+        raise ValueError(
+            f"predictions of type {type(predictions).__name__} hold no split: "
+            f"give a mapping from {' or '.join(evaluation.problems)} to whole numbers (problems, k)"
+        )
+    accuracy = {}
+    for split, given in predictions.items():
+        targets = evaluation.problems[choose("split", split, evaluation.problems)].targets
+        right = _checked(given, split, targets, evaluation.task.n_values) == targets
+        accuracy[split] = right.all(-1).double().mean().item()
+    return accuracy
+
+
+def _checked(given: Any, split: str, targets: Int[Tensor, "n k"], n_values: int) -> Int[Tensor, "n k"]:
+    name = f"predictions[{split!r}]"
+    try:
+        values = torch.as_tensor(given if isinstance(given, Tensor) else np.asarray(given)).detach().cpu()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is no array of whole numbers: {error}") from error
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise ValueError(
+            f"{name} has dtype {values.dtype}: give whole numbers from 0 to {n_values - 1}; of logits, the argmax"
+        )
+    if values.shape != targets.shape:
+        raise ValueError(
+            f"{name} has shape {tuple(values.shape)}: this evaluation set needs {tuple(targets.shape)}, "
+            "one row per problem and one column per symbol of the last panel"
+        )
+    values = values.to(torch.int64)
+    wrong = ((values < 0) | (values >= n_values)).nonzero().tolist()
+    if wrong:
+        row, column = wrong[0]
+        raise ValueError(
+            f"{name} holds {values[row, column].item()} at problem {row}, symbol {column}: "
+            f"use 0 to {n_values - 1} ({len(wrong)} are out of range)"
+        )
+    return values
+
+
+# --- files ---------------------------------------------------------------------------------------------------
+
+
+def export(
+    folder: Path,
+    task: SRaven | None = None,
+    splits: Sequence[str] = SRaven.evaluation_splits,
+    problems: int = PROBLEMS,
+) -> str:
+    """Write an evaluation set into a folder, and return the SHA-256 of its file.
+
+    sraven.safetensors holds, as unsigned bytes, SPLIT/panels (problems, row, column, k), the whole grids; SPLIT/rules
+    (problems, k) and SPLIT/permutations (problems, column, k). The answer is the last panel. Its digest stands in
+    sraven.safetensors.sha256, which `sha256sum --check` reads.
+
+    Raises: ValueError as `evaluation_set` does; OSError naming the file that cannot be written.
+    """
+    drawn = evaluation_set(task, splits, problems)
+    tensors: dict[str, Tensor] = {}
+    for split, batch in drawn.problems.items():
+        parts = {"panels": drawn.task.panels(batch), "rules": batch.rules, "permutations": batch.permutations}
+        tensors |= {f"{split}/{name}": part.to(torch.uint8).contiguous() for name, part in parts.items()}
+    # One entry only: safetensors writes several in any order.
+    content = safetensors.torch.save(tensors, metadata={"task": json.dumps(asdict(drawn.task), sort_keys=True)})
+    digest = sha256(content)
+    write_atomically(Path(folder) / FILE, content)
+    write_atomically(Path(folder) / f"{FILE}.sha256", f"{digest}  {FILE}\n".encode())
+    return digest
+
+
+def load(folder: Path) -> EvaluationSet:
+    """Return an exported evaluation set.
+
+    Raises: DataError naming a file that is missing, or is not what its digest says.
+    """
+    path = Path(folder) / FILE
+    try:
+        content, digest = path.read_bytes(), path.with_name(f"{FILE}.sha256").read_text().split()[0]
+    except (OSError, IndexError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} or its digest cannot be read ({error}): export it again") from error
+    if sha256(content) != digest:
+        raise DataError(f"{path} is not what {FILE}.sha256 says: export it again, or fetch both files again")
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    task, tensors = SRaven(**json.loads(header["__metadata__"]["task"])), safetensors.torch.load(content)
+    splits = dict.fromkeys(name.split("/")[0] for name in tensors)
+    return EvaluationSet(task, {split: _batch(task, tensors, split) for split in splits})
+
+
+def _batch(task: SRaven, tensors: Mapping[str, Tensor], split: str) -> SRavenBatch:
+    rules, permutations = (tensors[f"{split}/{name}"].long() for name in ("rules", "permutations"))
+    return task.pack(tensors[f"{split}/panels"].long(), rules, permutations)
