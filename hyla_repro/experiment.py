@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from hyla_repro.errors import choose
 from hyla_repro.settings import TASK_SETTINGS, FuzzyLogicSettings, SRavenSettings, TransformerConfig
@@ -32,6 +32,8 @@ class Experiment(BaseModel):
     attention_dropout: float = Field(ge=0, lt=1)
     evaluation_sequences: int = Field(ge=1)
     seed: int = Field(ge=0, lt=2**32)
+    # Weight of the experts' load-balancing loss, for mixtures of experts alone.
+    load_balancing: float | None = Field(None, gt=0, allow_inf_nan=False)
     precision: Literal["float32"] = "float32"
     # Raise it when a change of code gives the same settings another result: old runs then count as missing.
     semantics: Literal[1] = 1
@@ -48,9 +50,16 @@ class Experiment(BaseModel):
         sizes = (task.n_tokens, task.n_inputs, task.n_outputs)
         if sizes != (self.model.n_positions, self.model.n_inputs, self.model.n_outputs):
             raise ValueError(f"the model's (n_positions, n_inputs, n_outputs) must be the task's {sizes}")
+        if self.load_balancing is not None and self.model.feed_forward != "moe":
+            raise ValueError(f"load_balancing={self.load_balancing} needs feed_forward='moe', which has experts")
         if 2 * self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps={self.warmup_steps} needs more than twice as many steps, not {self.steps}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_balancing(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Runs without it keep the identity that they had before there was any.
+        return {k: v for k, v in serialize(self).items() if v is not None or k != "load_balancing"}
 
     @property
     def task_settings(self) -> FuzzyLogicSettings | SRavenSettings:

@@ -36,7 +36,10 @@ def forward_products(run: Experiment) -> list[Product]:
         else:
             products.append((b * heads, q, t, d_v))
         products.append((1, b * q, model.v_dim, model.d_model))
-        products += [(1, b * q, model.d_model, model.d_ff), (1, b * q, model.d_ff, model.d_model)]
+        if model.n_experts is not None:
+            products.append((1, b * q, model.d_model, model.n_experts))  # router
+        experts = model.n_experts or 1
+        products += experts * [(1, b * q, model.d_model, model.d_ff), (1, b * q, model.d_ff, model.d_model)]
     products.append((1, b * run.n_read, model.d_model, model.n_outputs or 0))
     return products
 

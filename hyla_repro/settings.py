@@ -2,9 +2,17 @@
 
 from dataclasses import dataclass
 from math import comb
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from hyla_repro.errors import choose
 
@@ -34,7 +42,8 @@ class TransformerConfig(BaseModel):
     """Sizes and kind of a transformer; every field that changes a result must be given.
 
     Exactly one of n_inputs (a linear embedding of vectors) and vocab_size (a token embedding, tied to the
-    read-out) is set. qk_dim and v_dim are totals over the heads.
+    read-out) is set. qk_dim and v_dim are totals over the heads. n_experts, each of width d_ff, and experts_per_token
+    belong to the feed-forward "moe" and to no other.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,7 +60,9 @@ class TransformerConfig(BaseModel):
     n_outputs: int | None = None
     vocab_size: int | None = None
     causal: bool = False
-    feed_forward: Literal["gelu", "swiglu"] = "gelu"
+    feed_forward: Literal["gelu", "swiglu", "moe"] = "gelu"
+    n_experts: int | None = Field(None, ge=2)
+    experts_per_token: int | None = Field(None, ge=1)
 
     @field_validator("variant")
     @classmethod
@@ -66,7 +77,20 @@ class TransformerConfig(BaseModel):
         vectors = (self.n_inputs is not None, self.n_outputs is not None)
         if vectors != (self.vocab_size is None,) * 2:
             raise ValueError("give n_inputs and n_outputs for vectors, or vocab_size alone for tokens")
+        experts = (self.n_experts, self.experts_per_token)
+        if (self.feed_forward == "moe") != (None not in experts) or experts.count(None) == 1:
+            raise ValueError(
+                f"feed_forward={self.feed_forward!r} with n_experts={experts[0]} and experts_per_token={experts[1]}: "
+                "'moe' needs both, other feed-forwards neither"
+            )
+        if (self.experts_per_token or 0) > (self.n_experts or 0):
+            raise ValueError(f"experts_per_token={self.experts_per_token} exceeds n_experts={self.n_experts}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_experts(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Runs without experts keep the identity that they had before there were any.
+        return {k: v for k, v in serialize(self).items() if v is not None or "expert" not in k}
 
 
 @dataclass(frozen=True)

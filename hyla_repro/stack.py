@@ -174,8 +174,10 @@ class Stack:
         run = self.runs[0]
         batch = self.task.draw("train", tables, self.clock, run.batch_size)
         scales = dropout_scales(run.model, run.attention_dropout, tables["seed"], self.clock, self.device)
-        settings = {"last": self.task.n_read, "code_scales": scales}
-        return self.task.loss(functional_call(self.model, weights, (batch.inputs,), settings), batch)
+        settings = {"last": self.task.n_read, "code_scales": scales, "return_imbalance": True}
+        outputs, imbalance = functional_call(self.model, weights, (batch.inputs,), settings)
+        loss = self.task.loss(outputs, batch)
+        return loss if run.load_balancing is None else loss + run.load_balancing * imbalance
 
     def _per_run(self, function: Callable[..., Any], *stacked: Any) -> Any:
         if len(self.runs) > 1:

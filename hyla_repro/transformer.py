@@ -1,7 +1,7 @@
 """The transformer of all experiments: pre-LayerNorm blocks around hypernetwork attention (paper, appendix)."""
 
 import torch
-from einops import rearrange
+from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,7 +35,52 @@ class SwiGLU(nn.Module):
         return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
-FEED_FORWARDS = {"gelu": FeedForward, "swiglu": SwiGLU}
+class MixtureOfExperts(nn.Module):
+    """Feed-forward layers of which each token uses the few that a linear router scores highest.
+
+    A token's output is the sum of its experts' outputs, weighted by the softmax over their scores. Every expert is
+    computed for every token, which keeps all shapes fixed and costs little at these sizes.
+
+    Args:
+        n_experts: E, GELU layers of width d_ff each.
+        per_token: how many of them a token uses.
+
+    Source: paper, Table A1: top-2 of 4, softmax-normalised. Neither paper nor release says more, so that the softmax
+    is over the chosen scores alone, the router has no bias and nothing balances the load is our reading (D13).
+    """
+
+    def __init__(self, d_model: int, d_ff: int, n_experts: int, per_token: int) -> None:
+        super().__init__()
+        self.per_token = per_token
+        self.router = nn.Linear(d_model, n_experts, bias=False)
+        self.experts = nn.ModuleList(FeedForward(d_model, d_ff) for _ in range(n_experts))
+
+    def gates(self, x: Float[Tensor, "b t m"]) -> Float[Tensor, "b t e"]:
+        """Return each expert's weight for each token: 0 for those not chosen, summing to 1."""
+        scores = self.router(x)
+        least = scores.topk(self.per_token, dim=-1).values[..., -1:]
+        return scores.masked_fill(scores < least, -torch.inf).softmax(-1)
+
+    def forward(self, x: Float[Tensor, "b t m"]) -> Float[Tensor, "b t m"]:
+        gates = self.gates(x).unsqueeze(-1)
+        return sum((gates[..., e, :] * expert(x) for e, expert in enumerate(self.experts)), torch.zeros_like(x))
+
+    def imbalance(self, x: Float[Tensor, "b t m"]) -> Float[Tensor, ""]:
+        """Return the load-balancing loss: 1 where tokens spread evenly over the experts, up to E where one takes all.
+
+        E times the sum over experts of the share of choices that fell on it times its mean softmax over all scores.
+        Source: Fedus et al., Switch Transformers (2022), for more than one expert per token.
+        """
+        chosen = reduce((self.gates(x) > 0).to(x.dtype), "b t e -> e", "mean") / self.per_token
+        probability = reduce(self.router(x).softmax(-1), "b t e -> e", "mean")
+        return len(self.experts) * (chosen * probability).sum()
+
+
+def build_feed_forward(config: TransformerConfig) -> nn.Module:
+    """Return the feed-forward layer that a configuration names."""
+    if config.n_experts is not None and config.experts_per_token is not None:
+        return MixtureOfExperts(config.d_model, config.d_ff, config.n_experts, config.experts_per_token)
+    return {"gelu": FeedForward, "swiglu": SwiGLU}[config.feed_forward](config.d_model, config.d_ff)
 
 
 class Block(nn.Module):
@@ -52,11 +97,12 @@ class Block(nn.Module):
             qk_dim=config.qk_dim, v_dim=config.v_dim,
         )  # fmt: skip
         self.norm2 = nn.LayerNorm(config.d_model, eps=1e-6)
-        self.feed_forward = FEED_FORWARDS[config.feed_forward](config.d_model, config.d_ff)
+        self.feed_forward = build_feed_forward(config)
 
     def forward(
         self, x: Float[Tensor, "b k m"], last: int | None = None, code_scale: Tensor | None = None
-    ) -> tuple[Float[Tensor, "b q m"], Float[Tensor, "b h q k"]]:
+    ) -> tuple[Float[Tensor, "b q m"], Float[Tensor, "b h q k"], Float[Tensor, ""]]:
+        """Return outputs, latent code, and the imbalance of the experts, 0 without any."""
         bias = self.position(x.shape[1], last)
         normed = self.norm1(x)
         # Slicing keeps `query is key` where every token is read, so that one matrix product projects all three.
@@ -65,7 +111,10 @@ class Block(nn.Module):
             query, normed, normed, is_causal=self.causal, score_bias=bias, code_scale=code_scale
         )
         z = residual + mixed
-        return z + self.feed_forward(self.norm2(z)), code
+        normed = self.norm2(z)
+        feed_forward = self.feed_forward
+        imbalance = feed_forward.imbalance(normed) if isinstance(feed_forward, MixtureOfExperts) else z.new_zeros(())
+        return z + feed_forward(normed), code, imbalance
 
 
 class Transformer(nn.Module):
@@ -117,7 +166,8 @@ class Transformer(nn.Module):
         return_codes: bool = False,
         last: int | None = None,
         code_scales: Float[Tensor, "l q k"] | None = None,
-    ) -> Tensor | tuple[Tensor, list[Tensor]]:
+        return_imbalance: bool = False,
+    ) -> Tensor | tuple[Tensor, list[Tensor]] | tuple[Tensor, Tensor]:
         """Map inputs (b, t, n_inputs), or tokens (b, t), to outputs (b, q, n_outputs).
 
         Args:
@@ -125,8 +175,10 @@ class Transformer(nn.Module):
             last: read out only this many last tokens. The final block then computes only their queries, which
                 changes nothing but the time: a two-layer model read at one token needs half the work.
             code_scales: one factor per layer and pair on the normalised codes (dropout), shared by batch and heads.
+            return_imbalance: also return the load-balancing loss of the experts, summed over layers.
 
-        Returns: outputs; with return_codes also one code per layer, the final one of the read-out queries only.
+        Returns: outputs; with return_codes also one code per layer, the final one of the read-out queries only; with
+            return_imbalance a scalar instead.
         Raises: ValueError for inputs of the wrong width, more tokens than n_positions, or `last` beyond the tokens.
         """
         expected = (3, self.config.n_inputs) if self.config.vocab_size is None else (2, inputs.shape[-1])
@@ -134,19 +186,22 @@ class Transformer(nn.Module):
             raise ValueError(f"inputs of shape {tuple(inputs.shape)} do not fit: need {self._input_shape()}")
         if last is not None and not 1 <= last <= inputs.shape[1]:
             raise ValueError(f"last={last} is out of range: these inputs have 1 to {inputs.shape[1]} tokens to read")
-        x, codes = self.embedding(inputs), []
+        x, codes, imbalances = self.embedding(inputs), [], []
         for index, block in enumerate(self.blocks):
             queries = last if index == len(self.blocks) - 1 else None
             scale = None if code_scales is None else rearrange(code_scales[index], "q k -> 1 1 q k")
             if scale is not None and queries is not None:
                 scale = scale[:, :, -queries:]
-            x, code = block(x, queries, scale)
+            x, code, imbalance = block(x, queries, scale)
             codes.append(code)
+            imbalances.append(imbalance)
         x = self.norm(x)
         if self.config.vocab_size is None:
             outputs = self.read_out(x)
         else:
             outputs = F.linear(x, self.embedding.weight) * self.config.d_model**-0.5
+        if return_imbalance:
+            return outputs, torch.stack(imbalances).sum()
         return (outputs, codes) if return_codes else outputs
 
     def _input_shape(self) -> str:

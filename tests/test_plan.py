@@ -8,9 +8,11 @@ from hyla_repro.presets import METHODS, experiments, fuzzy_logic
 from hyla_repro.transformer import Transformer
 
 
+@pytest.mark.parametrize("experts", [{}, {"feed_forward": "moe", "n_experts": 4, "experts_per_token": 2}], ids=len)
 @pytest.mark.parametrize("variant", METHODS)
-def test_operations_are_those_that_torch_counts(variant: str) -> None:
+def test_operations_are_those_that_torch_counts(variant: str, experts: dict) -> None:
     run = fuzzy_logic("laptop", variant, 0, n_examples=16).model_copy(update={"batch_size": 3})
+    run = run.model_copy(update={"model": run.model.model_copy(update=experts)})
     model, task = Transformer(run.model).initialize(0), run.build_task()
     batch = task.batch("train", 0, run.batch_size)
     with FlopCounterMode(display=False) as counter:

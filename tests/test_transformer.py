@@ -211,7 +211,7 @@ def test_layernorm_epsilon_and_gelu_are_the_release_ones() -> None:
         ({"n_layers": 0}, r"n_layers\n.*greater than or equal to 1"),
         ({"n_positions": 1}, r"n_positions\n.*greater than or equal to 2"),
         ({"d_model": "wide"}, r"d_model\n.*valid integer"),
-        ({"feed_forward": "relu"}, r"feed_forward\n.*'gelu' or 'swiglu'"),
+        ({"feed_forward": "relu"}, r"feed_forward\n.*'gelu', 'swiglu' or 'moe'"),
         ({"n_inputs": None}, r"give n_inputs and n_outputs for vectors, or vocab_size alone"),
         ({"n_outputs": None}, r"give n_inputs and n_outputs for vectors, or vocab_size alone"),
         ({"vocab_size": 17}, r"give n_inputs and n_outputs for vectors, or vocab_size alone"),
