@@ -14,6 +14,11 @@ _STAGING, _READY = ".staging", ".ready"
 _ADVICE = "restore it with `git checkout data`, or make it again with `hyla-repro collect`"
 
 
+def table_name(name: str, task: str) -> str:
+    """Return the file of a table for the runs of one task, which have columns of their own."""
+    return name if task == "fuzzy_logic" else f"{task}_{name}"
+
+
 class DataFolder:
     """The folder of committed results, every file of it listed with its digest in manifest.json.
 
@@ -51,10 +56,9 @@ class DataFolder:
         return content
 
     def run_ids(self) -> set[str]:
-        """Return the identities of the committed runs."""
-        if RUNS not in self.manifest():
-            return set()
-        return {row["id"] for row in csv.DictReader(self.read(RUNS).decode().splitlines())}
+        """Return the identities of the committed runs, of every task."""
+        tables = [self.read(name).decode().splitlines() for name in self.manifest() if name.endswith(RUNS)]
+        return {row["id"] for table in tables for row in csv.DictReader(table)}
 
     def verify(self) -> int:
         """Check every file against the manifest and return how many there are.

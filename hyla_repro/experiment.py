@@ -96,17 +96,26 @@ class Experiment(BaseModel):
         """A readable name of what a run is, but for its seed and optimiser settings."""
         task, model = self.task_settings, self.model
         size = f", {model.n_layers} layers of width {model.d_model}, {model.n_heads} heads, {self.steps} steps"
-        return f"{model.variant} {task.summary}" + (size if task.names_model_size else "")
+        return f"{self.method} {task.summary}" + (size if task.names_model_size else "")
 
     @property
     def label(self) -> str:
         """A readable name for progress bars and messages."""
         return f"{self.kind} seed={self.seed} ({self.id})"
 
+    @property
+    def method(self) -> str:
+        """The name of what figures compare: the variant of attention, and whether it has a mixture of experts."""
+        return self.model.variant + ("" if self.model.n_experts is None else "_moe")
+
     def row(self) -> dict[str, Any]:
         """Return the settings that figures group by, flat, for one line of a table."""
+        sizes: dict[str, Any] = {}
+        if self.task_settings.names_model_size:
+            sizes = {name: getattr(self.model, name) for name in ("n_layers", "d_model", "n_heads")}
+            sizes["warmup_steps"] = self.warmup_steps
         return {
-            "id": self.id, "task": self.task_name, "variant": self.model.variant, **self.task, "seed": self.seed,
+            "id": self.id, "task": self.task_name, "variant": self.method, **self.task, **sizes, "seed": self.seed,
             "steps": self.steps, "learning_rate": self.learning_rate, "weight_decay": self.weight_decay,
             "attention_dropout": self.attention_dropout,
         }  # fmt: skip

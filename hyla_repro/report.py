@@ -7,7 +7,6 @@ import pandas as pd
 
 from hyla_repro import costs, paths
 from hyla_repro.compare import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, best_verdict, claims
-from hyla_repro.data_folder import RUNS
 from hyla_repro.presets import FIGURES, experiments
 from hyla_repro.results import Store, cost
 from hyla_repro.runs import write_atomically
@@ -30,8 +29,8 @@ def _frame(table: pd.DataFrame) -> str:
 
 
 def _runs_section(store: Store) -> str:
-    runs, lines = store.table(RUNS), []
-    committed = set(runs["id"])
+    runs, lines = pd.DataFrame(store.committed_runs().values()), []
+    committed = store.run_ids()
     for figure in FIGURES:
         counts = []
         for preset in ("laptop", "paper"):

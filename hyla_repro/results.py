@@ -3,11 +3,12 @@
 import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from hyla_repro import codes
-from hyla_repro.data_folder import RUNS, DataFolder
+from hyla_repro.data_folder import RUNS, DataFolder, table_name
 from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
 from hyla_repro.plan import Timed
@@ -15,7 +16,6 @@ from hyla_repro.presets import FIGURES, PRESETS, experiments
 from hyla_repro.runs import CURVE, MODEL, Ledger
 
 CURVES, DECODING, EMBEDDING, PAPER = "curves.csv", "decoding.csv", "embedding.csv", "paper_values.csv"
-SCORES = ("test", "heldout", "unknown_terms")
 
 
 class Store(DataFolder):
@@ -48,22 +48,26 @@ class Store(DataFolder):
 
     def runs(self, wanted: Iterable[Experiment]) -> pd.DataFrame:
         """Return one row per finished run: settings, scores and provenance; from the ledger, else committed."""
-        committed = self.table(RUNS).set_index("id")
-        rows = []
+        committed, rows = self.committed_runs(), []
         for run in wanted:
             if self._in_ledger(run):
                 rows.append(_row(run, Ledger()))
-            elif run.id in committed.index:
-                rows.append(committed.loc[run.id].to_dict() | {"id": run.id})
+            elif run.id in committed:
+                rows.append(committed[run.id])
         return pd.DataFrame(rows)
+
+    def committed_runs(self) -> dict[str, dict[str, Any]]:
+        """Return the rows of the committed runs of every task by their identity."""
+        tables = [self.table(name) for name in self.manifest() if name.endswith(RUNS)]
+        return {row["id"]: row for table in tables for row in table.to_dict("records")}
 
     def curves(self, wanted: Iterable[Experiment]) -> pd.DataFrame:
         """Return the training curves of finished runs: id, variant, seed, step, train_loss, scores."""
-        committed, parts = self.table(CURVES), []
+        parts = []
         for run in wanted:
-            in_ledger = self._in_ledger(run)
+            committed, in_ledger = self.table(table_name(CURVES, run.task_name)), self._in_ledger(run)
             part = _curve(run, Ledger()) if in_ledger else committed[committed["id"] == run.id]
-            parts.append(part.assign(variant=run.model.variant, seed=run.seed))
+            parts.append(part.assign(variant=run.method, seed=run.seed))
         return pd.concat(parts, ignore_index=True)
 
     def model(self, run: Experiment) -> bytes | None:
@@ -80,7 +84,7 @@ class Store(DataFolder):
             weights = self.model(run) if part.empty or self._model_differs(run) else None
             if weights is not None:
                 part = _ANALYSES[name](run, weights)
-            parts.append(part.assign(variant=run.model.variant, seed=run.seed))
+            parts.append(part.assign(variant=run.method, seed=run.seed))
         return pd.concat(parts, ignore_index=True)
 
 
@@ -112,7 +116,7 @@ def timed_runs(store: Store | None = None) -> list[Timed]:
     """Return how long the finished runs took that are committed or in the ledger."""
     store, ledger = store or Store(), Ledger()
     runs = {run.id: run for preset in PRESETS for run in experiments("all", preset)}
-    rows = {row["id"]: row for row in store.table(RUNS).to_dict("records") if row["id"] in runs}
+    rows = {identity: row for identity, row in store.committed_runs().items() if identity in runs}
     states = ledger.states(runs.values())
     rows |= {identity: _row(run, ledger) for identity, run in runs.items() if states[identity] == "done"}
     return [Timed(runs[identity], row["device"], row["minutes"]) for identity, row in rows.items()]
@@ -144,17 +148,20 @@ def collect(store: Store | None = None, presets: Iterable[str] = ("laptop", "pap
     store, ledger = store or Store(), Ledger()
     store.recover()
     known = {run.id: (preset, run) for preset in PRESETS if preset in presets for run in experiments("all", preset)}
-    before = store.table(RUNS)
-    done = [run for _, run in known.values() if run.id not in set(before["id"]) and ledger.state(run) == "done"]
+    committed = store.committed_runs()
+    done = [run for _, run in known.values() if run.id not in committed and ledger.state(run) == "done"]
     if not done:
-        return f"nothing new: {len(before)} runs are committed"
-    rows = _append(before, [pd.DataFrame([_row(run, ledger) for run in done])])
-    curves = _append(store.table(CURVES), [_curve(run, ledger) for run in done])
+        return f"nothing new: {len(committed)} runs are committed"
     order = {identity: position for position, identity in enumerate(known)}
-    files = {
-        name: table.sort_values("id", key=lambda ids: ids.map(order), kind="stable").to_csv(index=False).encode()
-        for name, table in ((RUNS, rows), (CURVES, curves))
-    }
+    files = {}
+    for task in dict.fromkeys(run.task_name for run in done):
+        runs = [run for run in done if run.task_name == task]
+        for table, parts in ((RUNS, [pd.DataFrame([_row(run, ledger) for run in runs])]),
+                             (CURVES, [_curve(run, ledger) for run in runs])):  # fmt: skip
+            name = table_name(table, task)
+            whole = _append(store.table(name), parts)
+            whole = whole.sort_values("id", key=lambda ids: ids.map(order), kind="stable")
+            files[name] = whole.to_csv(index=False).encode()
     shown = {run.id for preset in presets for run in FIGURES["fig2b"](preset)}
     with_codes = [run for run in done if run.id in shown]
     for run in with_codes:
@@ -164,4 +171,4 @@ def collect(store: Store | None = None, presets: Iterable[str] = ("laptop", "pap
             parts = [analyse(run, ledger.read(run, MODEL)) for run in with_codes]
             files[name] = _append(store.table(name), parts).to_csv(index=False).encode()
     store.write(files)
-    return f"added {len(done)} runs; {len(rows)} of {len(known)} are committed"
+    return f"added {len(done)} runs; {len(committed) + len(done)} of {len(known)} are committed"

@@ -91,7 +91,7 @@ class Ledger:
         self.root = root or runs_folder()
 
     def folder(self, run: Experiment) -> Path:
-        return self.root / f"{run.task_name}-{run.model.variant}-{run.id}"
+        return self.root / f"{run.task_name}-{run.method}-{run.id}"
 
     def state(self, run: Experiment) -> str:
         """Return one of done, damaged, diverged, training, paused, missing."""

@@ -5,6 +5,7 @@ import pandas as pd
 from hyla_repro.codes import Agreement
 from hyla_repro.presets import ABLATIONS, METHODS, experiments
 from hyla_repro.results import PAPER, Store
+from hyla_repro.settings import TASK_SETTINGS
 
 NAMES = {
     "softmax": "softmax attention", "linear": "linear attention", "hyla": "HYLA",
@@ -36,7 +37,7 @@ class Results:
     def best(self, figure: str) -> pd.DataFrame:
         """Return the single runs that `scores` averages: those of the best setting of each variant and grid point."""
         runs = self.store.runs(experiments(figure, self.preset))
-        return runs if runs.empty else runs.merge(summarize(runs)[[*_POINT, *_SETTINGS]])
+        return runs if runs.empty else runs.merge(summarize(runs)[[*_points(runs), *_settings(runs)]])
 
     def leads(self, better: str, worse: str) -> pd.Series:
         """Return by how much one variant leads another at that point, in points of held-out R2, for each seed."""
@@ -44,23 +45,41 @@ class Results:
         return (100 * (heldout[better] - heldout[worse])).dropna()
 
 
-_POINT = ["variant", "n_examples", "heldout_fraction", "attention_dropout", "steps"]
-_SETTINGS = ["learning_rate", "weight_decay"]
+# What tells the points of a figure apart, besides the method; the scores of each task; what the best is chosen of.
+_POINTS = {
+    "fuzzy_logic": ["n_examples", "heldout_fraction", "attention_dropout", "steps"],
+    "sraven": ["n_features", "heldout_fraction", "n_layers", "d_model", "n_heads", "attention_dropout", "steps"],
+}
+_SETTINGS = ["learning_rate", "weight_decay", "warmup_steps"]
+
+
+def _points(runs: pd.DataFrame) -> list[str]:
+    (task,) = set(runs["task"])
+    return ["variant", *_POINTS[task]]
+
+
+def _settings(runs: pd.DataFrame) -> list[str]:
+    return [name for name in _SETTINGS if name in runs]
+
+
+def _splits(runs: pd.DataFrame) -> list[str]:
+    (task,) = set(runs["task"])
+    return list(TASK_SETTINGS[task].evaluation_splits)
 
 
 def summarize(runs: pd.DataFrame) -> pd.DataFrame:
-    """Average runs over seeds, and keep the best (learning rate, decay) of each variant and grid point.
+    """Average runs of one task over seeds, and keep the best optimiser settings of each method and point.
 
-    Returns: columns `heldout`, `heldout_se`, ... for each split, `n` seeds; scores are R2 in percent.
+    Returns: columns `heldout`, `heldout_se`, ... for each split and `n` seeds; scores are R2 or accuracy in percent.
     """
     if runs.empty:
         return runs
-    splits = ["test", "heldout", "unknown_terms"]
-    groups = (runs.assign(**{s: 100 * runs[s] for s in splits})).groupby([*_POINT, *_SETTINGS])
+    points, splits = _points(runs), _splits(runs)
+    groups = (runs.assign(**{s: 100 * runs[s] for s in splits})).groupby([*points, *_settings(runs)])
     table = groups[splits].mean().join(groups[splits].sem().add_suffix("_se")).join(groups.size().rename("n"))
-    best = table.sort_values("heldout", ascending=False).groupby(level=_POINT, sort=False).head(1).reset_index()
+    best = table.sort_values("heldout", ascending=False).groupby(level=points, sort=False).head(1).reset_index()
     order = {name: place for place, name in enumerate(ABLATIONS)}
-    return best.sort_values([*_POINT[1:], "variant"], key=lambda c: c.map(order) if c.name == "variant" else c,
+    return best.sort_values([*points[1:], "variant"], key=lambda c: c.map(order) if c.name == "variant" else c,
                             ignore_index=True)  # fmt: skip
 
 

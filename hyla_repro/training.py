@@ -157,7 +157,7 @@ def _train_stack(
         training.load(contents)
     started = saved = time.monotonic()
     before, reported = training.seconds, 0
-    label = runs[0].label if len(runs) == 1 else f"{len(runs)} runs of {runs[0].model.variant}"
+    label = runs[0].label if len(runs) == 1 else f"{len(runs)} runs of {runs[0].method}"
     first = training.step
     if progress and training.compiled:
         tqdm.write(f"{label}: compiling, which takes up to a minute")

@@ -10,6 +10,7 @@ from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
 from hyla_repro.results import CURVES, RUNS, Store, collect, cost, require
 from hyla_repro.runs import Ledger
+from hyla_repro.summary import summarize
 from hyla_repro.training import train
 
 
@@ -130,3 +131,28 @@ def test_committed_only_ignores_the_ledger(tiny_figures: list[Experiment], tmp_p
     Store(folder).write({"paper_values.csv": b"figure\n"})
     assert len(Store(folder).runs(tiny_figures)) == 2
     assert Store(folder, committed_only=True).runs(tiny_figures).empty
+
+
+def test_runs_of_another_task_have_tables_of_their_own(
+    tiny_figures: list[Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fuzzy = tiny_figures[0]
+    sizes = {"n_positions": 9, "n_inputs": 5, "n_outputs": 5, "n_layers": 1}
+    task = {"n_features": 1, "n_values": 5, "grid_size": 3, "heldout_fraction": 0.25}
+    fields = fuzzy.model_dump() | {"task_name": "sraven", "task": task, "model": fuzzy.model.model_dump() | sizes}
+    sraven = [Experiment.model_validate(fields | {"seed": seed}) for seed in (0, 1)]
+    train(sraven, progress=False)
+    known = [*tiny_figures, *sraven]
+    monkeypatch.setattr(results, "experiments", lambda figure, preset: known if preset == "laptop" else [])
+    store = Store(tmp_path / "data")
+    store.write({"paper_values.csv": b"figure\n"})
+    assert collect(store) == "added 4 runs; 4 of 4 are committed"
+    assert store.run_ids() == {run.id for run in known}
+    assert "unknown_terms" not in store.table("sraven_runs.csv")
+    assert "n_layers" not in store.table(RUNS)
+    monkeypatch.setenv("HYLA_REPRO_RUNS", str(tmp_path / "empty"))
+    assert store.runs(sraven)["id"].tolist() == [run.id for run in sraven]
+    assert set(store.curves(sraven)) == {"id", "step", "train_loss", "test", "heldout", "variant", "seed"}
+    (row,) = summarize(store.runs(sraven)).itertuples()
+    assert (row.n_layers, row.n_features, row.n) == (1, 1, 2)
+    assert row.heldout == pytest.approx(100 * store.runs(sraven)["heldout"].mean())
