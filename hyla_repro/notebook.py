@@ -17,6 +17,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "fig1": {"n_heads": (1, 64), "n_tokens": (3, 256), "seed": (0, 2**32 - 1)},
     "figa1": {"d_model": (16, 1024), "seed": (0, 2**32 - 1)},
     "fig2a": {"heldout_fraction": float, "seed": (0, 2**32 - 1)},
+    "fig3": {"n_features": (1, 4), "problems": (10, 100_000), "seed": (0, 2**32 - 1)},
     **dict.fromkeys(("fig2b", "fig2c", "fig2d", "figa3", "tablea1"), _SCALE),
 }
 
@@ -25,6 +26,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "fig1": {"n_heads": 4, "n_tokens": 7, "seed": 0},
     "figa1": {"d_model": 128, "seed": 0},
     "fig2a": {"heldout_fraction": 0.7, "seed": 0},
+    "fig3": {"n_features": 4, "problems": 2000, "seed": 0},
 }
 
 

@@ -15,7 +15,7 @@ from hyla_repro.summary import NAMES, summarize
 _PAGES = {
     "fig1": "fig1-attention-is-a-hypernetwork", "fig2c": "fig2c-compositional-generalization",
     "figa3": "figa3-unknown-terms", "fig2b": "fig2b-decoding", "fig2d": "fig2d-latent-codes",
-    "tablea1": "tablea1-ablations",
+    "tablea1": "tablea1-ablations", "fig3": "fig3-sraven",
 }  # fmt: skip
 
 

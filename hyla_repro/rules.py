@@ -1,6 +1,7 @@
 """The rules that decide whether our runs show what the paper states."""
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from hyla_repro.codes import neighbour_agreement
 from hyla_repro.presets import METHODS, experiments
 from hyla_repro.results import DECODING, EMBEDDING
-from hyla_repro.summary import NAMES, Results, identity_errors
+from hyla_repro.summary import NAMES, Results, identity_errors, percent_interval, wilson
 
 MIN_SEEDS = 3
 # Where a rule asks for a clear lead, it is this many standard errors of the differences at equal seeds.
@@ -158,3 +159,19 @@ def level(variant: str, value: float, error: float) -> Callable[[Results], Outco
         return Outcome(_show(row), bool(abs(row["heldout"] - value) <= 2 * np.hypot(row["heldout_se"], error)))
 
     return decide
+
+
+def rarely_ambiguous(results: Results) -> Outcome:
+    return _ambiguity(8000)
+
+
+@cache
+def _ambiguity(problems: int) -> Outcome:
+    from hyla_repro.tasks import SRaven
+    from hyla_repro.tasks.sraven import evaluation_set, is_ambiguous, is_wholly_ambiguous
+
+    task = SRaven()
+    batch = evaluation_set(task, ["test"], problems).problems["test"]
+    wholly, several = int(is_wholly_ambiguous(task, batch).sum()), int(is_ambiguous(task, batch.inputs).sum())
+    text = f"{percent_interval(wholly, problems)}; with more than one answer {percent_interval(several, problems)}"
+    return Outcome(text, wilson(wholly, problems)[1] < 0.005)

@@ -1,11 +1,17 @@
 """Our runs in numbers: averages over seeds, the best setting of each method, and the names that tables print."""
 
+from math import factorial, sqrt
+from typing import TYPE_CHECKING
+
 import pandas as pd
 
 from hyla_repro.codes import Agreement
 from hyla_repro.presets import ABLATIONS, METHODS, experiments
 from hyla_repro.results import PAPER, Store
-from hyla_repro.settings import TASK_SETTINGS
+from hyla_repro.settings import SRAVEN_RULES, TASK_SETTINGS
+
+if TYPE_CHECKING:
+    from hyla_repro.tasks import SRaven
 
 NAMES = {
     "softmax": "softmax attention", "linear": "linear attention", "hyla": "HYLA",
@@ -128,3 +134,48 @@ def shares_table(shares: dict[tuple[str, int], Agreement]) -> pd.DataFrame:
         {key: {"target alone": a.by_target, "chance": a.chance} for key, a in shares.items()}, orient="index"
     )
     return wide.join(controls.groupby(level=0).mean()).rename(index=NAMES).map("{:.0%}".format)
+
+
+def sraven_counts(task: "SRaven") -> pd.Series:
+    """Return how many tasks, problems and hypotheses there are."""
+    from hyla_repro.tasks.sraven import hypotheses
+    from hyla_repro.tasks.sraven.rules import fillings
+
+    sizes = [fillings(name, task.n_values, task.grid_size) for name in SRAVEN_RULES]
+    orders = factorial(task.n_features) ** task.grid_size
+    counts = {
+        "tasks": task.n_multisets, "trained on": task.n_multisets - task.n_heldout, "held out": task.n_heldout,
+        "problems of the smallest task": min(sizes) ** task.n_features * orders,
+        "problems of the largest task": max(sizes) ** task.n_features * orders,
+        "hypotheses per problem": hypotheses(task),
+    }  # fmt: skip
+    return pd.Series({name: f"{n:,}" if n < 1e9 else f"{n:.1e}" for name, n in counts.items()}, name="number")
+
+
+def ambiguity(task: "SRaven", problems: int) -> pd.DataFrame:
+    """Return, per split, which share of problems is ambiguous, with 95 % intervals, and the best possible accuracy."""
+    from hyla_repro.tasks.sraven import best_guess, evaluation_set, is_ambiguous, is_wholly_ambiguous
+
+    rows = {}
+    for split, batch in evaluation_set(task, problems=problems).problems.items():
+        several, wholly = is_ambiguous(task, batch.inputs), is_wholly_ambiguous(task, batch)
+        _, probability = best_guess(task, batch.inputs)
+        rows[split] = {
+            "another answer, every symbol different": percent_interval(int(wholly.sum()), problems),
+            "more than one answer": percent_interval(int(several.sum()), problems),
+            "best possible accuracy": f"{100 * probability.mean().item():.1f} %",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def wilson(successes: int, tries: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of a share (Wilson's, which holds for rare events too)."""
+    share, z = successes / tries, 1.959964
+    middle, half = share + z**2 / (2 * tries), z * sqrt(share * (1 - share) / tries + z**2 / (4 * tries**2))
+    return (middle - half) / (1 + z**2 / tries), (middle + half) / (1 + z**2 / tries)
+
+
+def percent_interval(successes: int, tries: int) -> str:
+    """Return a share and its 95 % interval in words."""
+    low, high = wilson(successes, tries)
+    return f"{100 * successes / tries:.2f} % ({100 * low:.2f} to {100 * high:.2f})"

@@ -1,7 +1,7 @@
 """The ideal solver of SRAVEN: how probable each answer is, and so the best accuracy that anyone can reach."""
 
 from itertools import product
-from math import comb, factorial, prod
+from math import factorial, prod
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hyla_repro.errors import choose
 from hyla_repro.settings import SRAVEN_RULES
+from hyla_repro.tasks.sraven.rules import fillings
 from hyla_repro.tasks.sraven.solver import explanations
 from hyla_repro.tasks.sraven.task import SRaven
 
@@ -67,10 +68,7 @@ def best_guess(
 
 def _likelihoods(task: SRaven) -> Float[Tensor, " rule"]:
     """Return how probable a rule makes any one of the ways to fill the shown panels that it allows."""
-    free = {"addition": task.grid_size - 1, "difference": task.grid_size - 1}
-    values = [float(task.n_values) ** (-task.grid_size * free.get(name, 1)) for name in SRAVEN_RULES]
-    orders = factorial(task.grid_size) ** task.grid_size
-    values[SRAVEN_RULES.index("distribute_three")] = 1 / (comb(task.n_values, task.grid_size) * orders)
+    values = [1 / fillings(name, task.n_values, task.grid_size) for name in SRAVEN_RULES]
     return torch.tensor(values, dtype=torch.float64)
 
 

@@ -1,7 +1,7 @@
 """The eight rules of SRAVEN, from random numbers to the rows of a feature (section 5 of the paper)."""
 
 from collections.abc import Callable
-from math import factorial
+from math import comb, factorial
 
 import torch
 from einops import rearrange, repeat
@@ -103,3 +103,11 @@ def distinct(digits: list[Tensor]) -> Int[Tensor, "*b digit"]:
 def permutation(number: Int[Tensor, "*b"], n: int) -> Int[Tensor, "*b n"]:
     """Return the permutation of 0..n-1 with this number, from 0 to factorial(n) - 1, in lexicographic order."""
     return distinct([number // factorial(n - 1 - place) % (n - place) for place in range(n)])
+
+
+def fillings(name: str, n_values: int, grid_size: int) -> int:
+    """Return in how many ways a rule can fill a whole grid with the symbols of one feature."""
+    if name == "distribute_three":
+        return comb(n_values, grid_size) * factorial(grid_size) ** grid_size
+    free = grid_size - 1 if name in ("addition", "difference") else 1
+    return n_values ** (grid_size * free)

@@ -1,0 +1,54 @@
+"""Numbers about SRAVEN that its chapter and the report show."""
+
+import pytest
+
+from hyla_repro import rules
+from hyla_repro.summary import ambiguity, percent_interval, sraven_counts, wilson
+from hyla_repro.tasks import SRaven
+from hyla_repro.tasks.sraven.rules import RULES, fillings
+
+
+def test_counts_are_those_of_the_paper() -> None:
+    counts = sraven_counts(SRaven())
+    assert (counts["tasks"], counts["trained on"], counts["held out"]) == ("330", "248", "82")
+    assert counts["hypotheses per problem"] == f"{24**2 * 8**4:,}"
+    # All four constant: 8 ** 3 grids each, and 4! orders in each of three columns.
+    assert counts["problems of the smallest task"] == f"{(8**3) ** 4 * 24**3:.1e}"
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_fillings_are_all_different_grids_that_a_rule_makes(name: str) -> None:
+    """Counted by drawing far more grids than there are."""
+    task = SRaven(n_features=1, n_values=5, heldout_fraction=0.2)
+    seen = set()
+    for step in range(12):
+        batch = task.batch("test", step, 20_000)
+        chosen = batch.rules[:, 0] == list(RULES).index(name)
+        seen |= set(map(tuple, task.panels(batch)[chosen].flatten(1).tolist()))
+    heldout = list(RULES).index(name) in task.multisets["heldout"]
+    total = fillings(name, 5, 3)
+    assert len(seen) == 0 if heldout else 0.75 * total < len(seen) <= total
+
+
+def test_intervals_are_wilsons() -> None:
+    """Against values from the published formula: 0 of 10 and 5 of 10."""
+    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    assert percent_interval(1, 4) == "25.00 % (4.56 to 69.94)"
+
+
+def test_ambiguity_by_both_definitions() -> None:
+    table = ambiguity(SRaven(), 400)
+    assert list(table.index) == ["test", "heldout"]
+    for row in table.to_dict("records"):
+        wholly, several, best = (float(cell.split(" ")[0]) for cell in row.values())
+        assert wholly < 2.0
+        assert 18.0 < several < 30.0
+        assert 90.0 < best < 96.0
+
+
+def test_the_papers_statement_on_ambiguity_holds_by_its_own_definition() -> None:
+    outcome = rules._ambiguity(8000)
+    assert outcome.holds
+    assert "with more than one answer 2" in outcome.ours
+    assert not rules._ambiguity(100).holds  # too few problems to tell
