@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 from hyla_repro.errors import choose
 from hyla_repro.settings import TASK_SETTINGS, FuzzyLogicSettings, SRavenSettings, TransformerConfig
@@ -57,7 +58,7 @@ class Experiment(BaseModel):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_absent_balancing(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_absent_balancing(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         # Runs without it keep the identity that they had before there was any.
         return {k: v for k, v in serialize(self).items() if v is not None or k != "load_balancing"}
 

@@ -1,5 +1,6 @@
 """What a run is made of, checked and without torch: variants of attention, sizes of models, settings of tasks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import comb
 from typing import Any, Literal, NamedTuple
@@ -8,7 +9,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
     model_validator,
@@ -88,7 +88,7 @@ class TransformerConfig(BaseModel):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_absent_experts(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_absent_experts(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         # Runs without experts keep the identity that they had before there were any.
         return {k: v for k, v in serialize(self).items() if v is not None or "expert" not in k}
 

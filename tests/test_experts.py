@@ -53,7 +53,7 @@ def test_the_output_is_the_weighted_sum_of_the_chosen_experts() -> None:
     output = rearrange(layer(x), "b t m -> (b t) m")
     for token, row in zip(rearrange(x, "b t m -> (b t) m"), output, strict=True):
         best = layer.router(token).topk(2)
-        parts = [weight * layer.experts[index](token)
+        parts = [weight * layer.experts[index](rearrange(token, "m -> 1 1 m"))[0, 0]
                  for weight, index in zip(best.values.softmax(-1), best.indices, strict=True)]  # fmt: skip
         torch.testing.assert_close(row, torch.stack(parts).sum(0))
 
