@@ -1,4 +1,4 @@
-"""The command line: run, status, export, import, collect, verify, report, reproduce."""
+"""The command line: run, status, export, import, collect, verify, report, notebook, reproduce."""
 
 import os
 import re
@@ -209,14 +209,28 @@ def report() -> None:
         typer.echo(f"wrote {path}")
 
 
+Parameters = Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE")]
+Output = Annotated[Path, typer.Option(help="folder of the executed notebooks")]
+
+
+@app.command("notebook")
+def notebook_command(
+    figure: Annotated[str, typer.Argument(help="a figure")],
+    parameter: Parameters = None,
+    output: Output = Path("reproduced"),
+) -> None:
+    """Run the notebook of FIGURE with papermill, on the committed results unless -p says otherwise."""
+    typer.echo(execute(figure, dict(_parse(text) for text in parameter or []), output / f"{figure}.ipynb"))
+
+
 @app.command()
 def reproduce(
     figure: Annotated[str, typer.Argument(help="a figure, or all")] = "all",
     preset: Preset = "smoke",
     device: Device = "cpu",
-    parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="further NAME=VALUE")] = None,
+    parameter: Parameters = None,
     train: Annotated[bool, typer.Option(help="train missing runs")] = True,
-    output: Annotated[Path, typer.Option(help="folder of the executed notebooks")] = Path("reproduced"),
+    output: Output = Path("reproduced"),
 ) -> None:
     """Run the notebook of FIGURE with papermill, training what it needs."""
     figures = list(PARAMETERS) if figure == "all" else [choose("figure", figure, ["all", *PARAMETERS])]

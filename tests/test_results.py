@@ -137,8 +137,8 @@ def test_runs_of_another_task_have_tables_of_their_own(
     tiny_figures: list[Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fuzzy = tiny_figures[0]
-    sizes = {"n_positions": 9, "n_inputs": 5, "n_outputs": 5, "n_layers": 1}
-    task = {"n_features": 1, "n_values": 5, "grid_size": 3, "heldout_fraction": 0.25}
+    sizes = {"n_positions": 18, "n_inputs": 5, "n_outputs": 5, "n_layers": 1}
+    task = {"n_features": 2, "n_values": 5, "grid_size": 3, "heldout_fraction": 0.25}
     fields = fuzzy.model_dump() | {"task_name": "sraven", "task": task, "model": fuzzy.model.model_dump() | sizes}
     sraven = [Experiment.model_validate(fields | {"seed": seed}) for seed in (0, 1)]
     train(sraven, progress=False)
@@ -154,5 +154,5 @@ def test_runs_of_another_task_have_tables_of_their_own(
     assert store.runs(sraven)["id"].tolist() == [run.id for run in sraven]
     assert set(store.curves(sraven)) == {"id", "step", "train_loss", "test", "heldout", "variant", "seed"}
     (row,) = summarize(store.runs(sraven)).itertuples()
-    assert (row.n_layers, row.n_features, row.n) == (1, 1, 2)
+    assert (row.n_layers, row.n_features, row.n) == (1, 2, 2)
     assert row.heldout == pytest.approx(100 * store.runs(sraven)["heldout"].mean())

@@ -37,13 +37,14 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("command", ["notebook", "reproduce"])
 @pytest.mark.parametrize(("figure", "parameter", "message"), CASES)
 def test_promise_09_impossible_parameters_are_refused_at_once(
-    figure: str, parameter: str, message: str, count: Count, capsys: pytest.CaptureFixture[str],
+    figure: str, parameter: str, message: str, command: str, count: Count, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(papermill, "execute_notebook", lambda *rest, **named: pytest.fail("a kernel was started"))
-    monkeypatch.setattr(sys, "argv", ["hyla-repro", "reproduce", figure, "-p", parameter])
+    monkeypatch.setattr(sys, "argv", ["hyla-repro", command, figure, "-p", parameter])
     started = time.monotonic()
     with pytest.raises(SystemExit) as caught:
         main()
