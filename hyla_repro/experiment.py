@@ -34,7 +34,7 @@ class Experiment(BaseModel):
     evaluation_sequences: int = Field(ge=1)
     seed: int = Field(ge=0, lt=2**32)
     # Weight of the experts' load-balancing loss, for mixtures of experts alone.
-    load_balancing: float | None = Field(None, gt=0, allow_inf_nan=False)
+    load_balancing: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     precision: Literal["float32"] = "float32"
     # Raise it when a change of code gives the same settings another result: old runs then count as missing.
     semantics: Literal[1] = 1

@@ -61,8 +61,8 @@ class TransformerConfig(BaseModel):
     vocab_size: int | None = None
     causal: bool = False
     feed_forward: Literal["gelu", "swiglu", "moe"] = "gelu"
-    n_experts: int | None = Field(None, ge=2)
-    experts_per_token: int | None = Field(None, ge=1)
+    n_experts: int | None = Field(default=None, ge=2)
+    experts_per_token: int | None = Field(default=None, ge=1)
 
     @field_validator("variant")
     @classmethod
