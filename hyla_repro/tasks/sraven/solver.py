@@ -85,7 +85,7 @@ def is_wholly_ambiguous(task: SRaven, batch: SRavenBatch) -> Bool[Tensor, " b"]:
 
     Raises: ValueError for inputs that are no problems of this task, or a task with too many correspondences.
     Source: authors' data/raven.py, check_is_ambiguous.
-    Differs: there, distribute-three also fits rows that repeat a symbol, which adds 0.1 % of the problems.
+    Differs: there, distribute-three also fits rows that repeat a symbol (Deviation D14).
     """
     found = answer_sets(task, batch.inputs)
     others = (found.answers != batch.targets[found.problems]).all(-1)
