@@ -18,24 +18,13 @@ from hyla_repro.locks import is_sibling
 from hyla_repro.process import catch_signals, keep_freed_memory
 from hyla_repro.provenance import compiler_available, provenance
 from hyla_repro.runs import CURVE, MODEL, Ledger, RunLockedError
-from hyla_repro.stack import CHUNK, Stack, facts_of, stack_size
-from hyla_repro.tasks import Task
+from hyla_repro.stack import Stack, facts_of, stack_size
 from hyla_repro.transformer import Transformer
 
 _CURVE_POINTS, _CURVE_SPACING = 20, 30
 _CURVE_SEQUENCES = 1000
 _CHECKPOINT_SECONDS = 60.0
 _COMPILE_FROM_STEPS = 2000
-
-
-@torch.no_grad()
-def evaluate(model: Transformer, task: Task, split: str, sequences: int, device: torch.device | str) -> float:
-    """Return the task's mean score over `sequences` sequences of a split's own evaluation stream."""
-    total = 0.0
-    for step, start in enumerate(range(0, sequences, CHUNK)):
-        batch = task.batch(split, step, min(CHUNK, sequences - start), device)
-        total += task.score(model(batch.inputs, last=task.n_read), batch).double().sum().item()
-    return total / sequences
 
 
 def _look_every(device: str) -> int:

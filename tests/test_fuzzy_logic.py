@@ -348,3 +348,9 @@ def test_the_task_is_registered_with_what_training_asks() -> None:
     task = TASKS["fuzzy_logic"](n_variables=3, n_examples=7, heldout_fraction=0.5, seed=1)
     assert (task.n_tokens, task.n_inputs, task.n_outputs, task.n_read) == (7, 4, 1, 1)
     assert task.evaluation_splits == ("test", "heldout", "unknown_terms")
+
+
+def test_the_right_answer_scores_one() -> None:
+    task = FuzzyLogic()
+    batch = task.batch("test", 0, 50)
+    assert (task.score(batch.targets.unsqueeze(-1), batch) == 1).all()

@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyla_repro import training
+from hyla_repro import stack, training
 from hyla_repro.errors import DataError, DivergedError
 from hyla_repro.experiment import Experiment
 from hyla_repro.runs import CURVE, MODEL, Ledger
 from hyla_repro.stack import Stack
 from hyla_repro.tasks.fuzzy_logic import FuzzyLogic
-from hyla_repro.training import evaluate, load_model, train
+from hyla_repro.training import load_model, train
 from hyla_repro.transformer import Transformer
 
 ROOT = Path(__file__).parent.parent
@@ -97,33 +97,13 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[float]]:
 
 def test_evaluation_is_the_mean_over_all_sequences(run: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     """13 sequences in chunks of 5, 5 and 3: the short chunk must not weigh more."""
-    monkeypatch.setattr(training, "CHUNK", 5)
-    task, model = run.build_task(), Transformer(run.model).initialize(0)
+    monkeypatch.setattr(stack, "CHUNK", 5)
+    task, model = run.build_task(), Transformer(run.model).initialize(run.seed)
     batches = [task.batch("heldout", step, size) for step, size in enumerate((5, 5, 3))]
     with torch.no_grad():
         scores = torch.cat([task.score(model(batch.inputs)[:, -1:], batch) for batch in batches])
-    assert evaluate(model, task, "heldout", 13, "cpu") == pytest.approx(float(scores.double().mean()), rel=1e-5)
-    assert model.embedding.weight.grad is None
-
-
-def test_perfect_model_scores_one(run: Experiment) -> None:
-    class Oracle:
-        """Knows the last answer of every sequence of the evaluation stream."""
-
-        step = 0
-
-        def __call__(self, inputs: Tensor, last: int) -> Tensor:
-            batch = run.build_task().batch("test", self.step, len(inputs))
-            assert torch.equal(batch.inputs, inputs)
-            assert last == 1
-            self.step += 1
-            return batch.targets.unsqueeze(1)
-
-    # Called directly, because a type-checking import hook asks for a Transformer.
-    plain = getattr(evaluate, "__wrapped__", evaluate)
-    model = Transformer(run.model)
-    model.forward = Oracle()
-    assert plain(model, run.build_task(), "test", 1013, "cpu") == 1.0
+    (found,) = Stack([run]).evaluate(13)
+    assert found["heldout"] == pytest.approx(float(scores.double().mean()), rel=1e-5)
 
 
 # --- results ------------------------------------------------------------------------------------------------
@@ -150,13 +130,13 @@ def test_result_describes_the_trained_model(run: Experiment, ledger: Ledger) -> 
     model = load_model(ledger.folder(run) / MODEL, run)
     assert not model.training
     again = load_model(ledger.read(run, MODEL), run)
+    task = run.build_task()
     for split, score in result["scores"].items():
-        assert evaluate(model, run.build_task(), split, run.evaluation_sequences, "cpu") == pytest.approx(
-            score, rel=1e-6
-        )
-        assert evaluate(again, run.build_task(), split, run.evaluation_sequences, "cpu") == pytest.approx(
-            score, rel=1e-6
-        )
+        batch = task.batch(split, 0, run.evaluation_sequences)
+        for loaded in (model, again):
+            with torch.no_grad():
+                scores = task.score(loaded(batch.inputs, last=task.n_read), batch)
+            assert scores.double().mean().item() == pytest.approx(score, rel=1e-6)
         assert table[split].iloc[-1] == pytest.approx(score, rel=1e-9)
     assert result["train_loss"] == pytest.approx(table["train_loss"].iloc[-1], rel=1e-9)
     assert {"device", "threads", "torch", "commit", "date", "compiled"} <= set(result["provenance"])
@@ -279,7 +259,7 @@ import json, os, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from hyla_repro import training
+from hyla_repro import stack, training
 from hyla_repro.experiment import Experiment
 from hyla_repro.runs import Ledger
 advance = training._Training.advance
