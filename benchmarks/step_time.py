@@ -29,7 +29,6 @@ from hyla_repro.experiment import Experiment
 from hyla_repro.plan import forward_products, step_flop
 from hyla_repro.process import keep_freed_memory
 from hyla_repro.provenance import compiler_available
-from hyla_repro.settings import TransformerConfig
 from hyla_repro.stack import Stack
 
 
@@ -65,22 +64,9 @@ def make_batches(run: Experiment, compiled: bool) -> Callable[[], object]:
     return lambda: program(clock.add_(1))
 
 
-def sraven(variant: str) -> Experiment:
-    """Return a run of the paper's smallest model on SRAVEN, on 20 million problems."""
-    model = TransformerConfig(
-        variant=variant, n_layers=4, d_model=128, n_heads=16, qk_dim=64, v_dim=64, d_ff=256, n_positions=36,
-        n_inputs=8, n_outputs=8,
-    )  # fmt: skip
-    return Experiment(
-        task_name="sraven", task={"n_features": 4, "n_values": 8, "grid_size": 3, "heldout_fraction": 0.25},
-        model=model, steps=156_250, batch_size=128, learning_rate=1e-3, weight_decay=0.1, warmup_steps=1000,
-        attention_dropout=0.1, evaluation_sequences=1000, seed=0,
-    )  # fmt: skip
-
-
 SHAPES: dict[str, Callable[[str], Experiment]] = {
     "fuzzy logic, N = 32": lambda variant: presets.fuzzy_logic("laptop", variant, 0, n_examples=32),
-    "SRAVEN, 4 layers": sraven,
+    "SRAVEN, 4 layers": lambda variant: presets.sraven("paper", variant, 0),
 }
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from hyla_repro.experiment import Experiment
 from hyla_repro.plan import minutes_per_run, step_flop, total_flop
-from hyla_repro.presets import FIGURES, experiments, fuzzy_logic
+from hyla_repro.presets import FIGURES, experiments, fuzzy_logic, sraven
 from hyla_repro.results import Store, timed_runs
 from hyla_repro.settings import VARIANTS
 from hyla_repro.summary import NAMES
@@ -26,23 +26,23 @@ RELEASE = "measurements/release.csv"
 NOT_MEASURED = "not measured"
 # The release's step was measured for three variants; the others are taken to cost what the nearest of these does.
 _LIKE = {"hyper_relu": "hyla", "hyper_linear": "hyla", "hyper_deep": "hyla"}
-# The paper's appendix: 2 to 3 minutes for a fuzzy-logic run of 50 000 steps on an RTX 3090 or 4090.
-PAPER_MINUTES = (2, 3)
+# The paper's appendix: minutes of a run on an RTX 3090 or 4090.
+PAPER_MINUTES = {"fuzzy_logic": (2, 3), "sraven": (20, 200)}
 
 
 def release_hours(store: Store, runs: Iterable[Experiment]) -> float:
-    """Return the hours that the authors' release would take for fuzzy-logic runs, on two cores, by its step times.
+    """Return the hours that the authors' release would take for these runs, on two cores, by its step times.
 
-    Other lengths than N = 32 are scaled by the floating-point operations of a step.
+    They were measured at the main sizes of a task; others are scaled by the floating-point operations of a step.
     """
-    table = store.table(RELEASE)
-    step_ms = table[table["task"] == "fuzzy_logic"].set_index("variant")["step_ms"].to_dict()
+    step_ms = store.table(RELEASE).set_index(["task", "variant"])["step_ms"].to_dict()
+    make: dict[str, Callable[..., Experiment]] = {"fuzzy_logic": fuzzy_logic, "sraven": sraven}
     total = 0.0
     for run in runs:
-        variant = run.model.variant
-        known = variant if variant in step_ms else _LIKE.get(VARIANTS[variant].value_network, "linear")
-        scale = step_flop(run) / step_flop(fuzzy_logic("paper", variant, 0, 32))
-        total += run.steps * step_ms[known] * scale / 3.6e6
+        task, variant = run.task_name, run.model.variant
+        known = variant if (task, variant) in step_ms else _LIKE.get(VARIANTS[variant].value_network, "linear")
+        scale = step_flop(run) / step_flop(make[task]("paper", variant, 0))
+        total += run.steps * step_ms[task, known] * scale / 3.6e6
     return total
 
 
@@ -59,7 +59,7 @@ def figures(store: Store) -> pd.DataFrame:
         measured = [minutes.get((run.id, device)) for run in runs]
         total = sum((estimate(run) or 0.0) if known is None else known
                     for run, known in zip(runs, measured, strict=True))  # fmt: skip
-        low, high = (len(runs) * each / 60 for each in PAPER_MINUTES)
+        low, high = (sum(PAPER_MINUTES[run.task_name][end] for run in runs) / 60 for end in (0, 1))
         rows.append({
             "figure": f"`{figure}`", "preset": preset, "runs": len(runs),
             "PFLOP": f"{sum(map(total_flop, runs)) / 1e15:.1f}", "device": device,

@@ -18,7 +18,8 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "figa1": {"d_model": (16, 1024), "seed": (0, 2**32 - 1)},
     "fig2a": {"heldout_fraction": float, "seed": (0, 2**32 - 1)},
     "fig3": {"n_features": (1, 4), "problems": (10, 100_000), "seed": (0, 2**32 - 1)},
-    **dict.fromkeys(("fig2b", "fig2c", "fig2d", "figa3", "tablea1"), _SCALE),
+    **dict.fromkeys(("fig2b", "fig2c", "fig2d", "figa3"), _SCALE),
+    **dict.fromkeys(("fig4", "figa5", "fig5a", "fig5c", "fig5e", "fig5f", "tablea1"), _SCALE),
 }
 
 # What the committed figures of chapters without runs show; other values draw elsewhere.

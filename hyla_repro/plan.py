@@ -67,18 +67,25 @@ class Timed:
     minutes: float
 
 
+def _kinds(run: Experiment) -> list[tuple[str, ...]]:
+    """Return what other runs may share with a run that makes their rates alike, the closest first."""
+    return [(run.task_name, run.method), (run.task_name,), ()]
+
+
 def minutes_per_run(timed: Iterable[Timed], device: str) -> Callable[[Experiment], float | None]:
     """Return a function that estimates the minutes of a run on a device, from runs that were timed there.
 
-    It scales the median of those of the same variant, else of all, by floating-point operations; None without any.
+    It scales the median of those of the same task and method, else of the task, else of all, by floating-point
+    operations; None without any.
     """
-    rates: dict[str, list[float]] = {}
+    rates: dict[tuple[str, ...], list[float]] = {}
     for entry in timed:
         if entry.device == device and entry.minutes > 0:
-            rates.setdefault(entry.run.model.variant, []).append(entry.minutes / total_flop(entry.run))
+            for kind in _kinds(entry.run):
+                rates.setdefault(kind, []).append(entry.minutes / total_flop(entry.run))
 
     def estimate(run: Experiment) -> float | None:
-        known = rates.get(run.model.variant) or [rate for group in rates.values() for rate in group]
+        known = next((rates[kind] for kind in _kinds(run) if kind in rates), None)
         return median(known) * total_flop(run) if known else None
 
     return estimate

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hyla_repro import paths
-from hyla_repro.presets import METHODS
+from hyla_repro.presets import ABLATIONS, METHODS
 from hyla_repro.summary import NAMES
 
 _PALETTE = sns.color_palette("colorblind")
@@ -228,20 +228,27 @@ def fig2d(plane: pd.DataFrame, term: int) -> Figure:
 
 
 @_styled
-def tablea1(scores: pd.DataFrame, published: pd.DataFrame) -> Figure:
-    """Draw our held-out R2 beside the published one for every ablation; whiskers are standard errors."""
-    variants = list(scores["variant"])[::-1]
-    figure, axes = _axes(1, 1, 7.5, 0.42 * len(variants) + 1)
-    ax, places = axes[0, 0], np.arange(len(variants))
-    ours, theirs = scores.set_index("variant").loc[variants], published.set_index("variant").loc[variants]
-    ax.errorbar(theirs["value"], places + 0.13, xerr=theirs["standard_error"], fmt="D", color="0.55", capsize=3,
-                label="paper, 50 000 steps")  # fmt: skip
-    steps = f"{int(ours['steps'].iloc[0]):,}".replace(",", " ")
-    ax.errorbar(ours["heldout"], places - 0.13, xerr=ours["heldout_se"].fillna(0), fmt="o", color=_PALETTE[2],
-                capsize=3, label=f"here, {steps} steps")  # fmt: skip
-    ax.set_yticks(places, [NAMES[variant] for variant in variants])
-    ax.set_xlabel("R² on held-out combinations (%)")
-    ax.grid(axis="x", color="0.9")
-    ax.set_axisbelow(True)
-    figure.legend(loc="outside upper center", ncols=2)
+def tablea1(scores: dict[str, pd.DataFrame], published: pd.DataFrame) -> Figure:
+    """Draw our held-out scores beside the published ones for every row, a panel per task; whiskers: standard errors.
+
+    Args:
+        scores: by task, what `summarize` made of its runs.
+    """
+    labels = {"fuzzy_logic": "fuzzy logic: R² on held-out combinations (%)",
+              "sraven": "SRAVEN: accuracy on held-out tasks (%)"}  # fmt: skip
+    rows = list(ABLATIONS)[::-1]
+    figure, axes = _axes(1, len(scores), 2.4 + 4.0 * len(scores), 0.42 * len(rows) + 1, sharey=True)
+    places = np.arange(len(rows))
+    for ax, (task, table) in zip(axes[0], scores.items(), strict=True):
+        ours = table.set_index("variant").reindex(rows)
+        theirs = published[published["task"] == task].set_index("variant").reindex(rows)
+        ax.errorbar(theirs["value"], places + 0.13, xerr=theirs["standard_error"], fmt="D", color="0.55", capsize=3,
+                    label="paper")  # fmt: skip
+        ax.errorbar(ours["heldout"], places - 0.13, xerr=ours["heldout_se"].fillna(0), fmt="o", color=_PALETTE[2],
+                    capsize=3, label="here")  # fmt: skip
+        ax.set_yticks(places, [NAMES[row] for row in rows])
+        ax.set_xlabel(labels[task])
+        ax.grid(axis="x", color="0.9")
+        ax.set_axisbelow(True)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure

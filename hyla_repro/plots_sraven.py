@@ -1,13 +1,21 @@
-"""SRAVEN problems drawn: symbols as dials, since all arithmetic is modulo the number of values."""
+"""SRAVEN's figures, and its problems drawn: symbols as dials, since all arithmetic is modulo the number of values."""
 
 import math
+from collections.abc import Mapping
 
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from hyla_repro.plots import _PALETTE, _axes, _styled
+from hyla_repro.plots import _PALETTE, COLORS, MARKERS, _axes, _methods_legend, _percent_axis, _styled
+from hyla_repro.presets import METHODS
+from hyla_repro.settings import SRAVEN_RULES
+from hyla_repro.summary import NAMES
 from hyla_repro.tasks.sraven import RULES, SRaven, SRavenBatch
+
+_RULE_NAMES = [name.replace("_", " ") for name in SRAVEN_RULES]
 
 
 def _dial(ax: Axes, place: int, value: int, n_values: int, color: object, letter: str) -> None:
@@ -51,4 +59,177 @@ def sraven_problem(task: SRaven, batch: SRavenBatch, index: int = 0, solution: b
             f"{letter} {names[rule]}" for letter, rule in zip("ABCDEFGH", batch.rules[index].tolist(), strict=False)
         ]
         figure.supxlabel("   ".join(rules), fontsize=9)
+    return figure
+
+
+def _lines(ax: Axes, runs: pd.DataFrame, axis: str, score: str = "heldout", log: bool = False) -> None:
+    """Draw mean and standard error per method, and every seed as a faint mark.
+
+    Args:
+        score: drawn in percent, but for the training loss.
+    """
+    ticks = sorted(runs[axis].unique())
+    places = {value: math.log2(value) if log else value for value in ticks}
+    spread = (places[ticks[-1]] - places[ticks[0]]) or 1.0
+    for shift, method in zip((-0.01, 0.0, 0.01), METHODS, strict=True):
+        part = runs[runs["variant"] == method]
+        if part.empty:
+            continue
+        values = part[score] * (1 if score == "train_loss" else 100)
+        x = part[axis].map(places) + shift * spread
+        means = values.groupby(x).agg(["mean", "sem"]).fillna({"sem": 0})
+        ax.errorbar(means.index, means["mean"], means["sem"], color=COLORS[method], label=NAMES[method],
+                    marker=MARKERS[method], capsize=3, lw=1.5)  # fmt: skip
+        ax.plot(x, values, MARKERS[method], ms=3, alpha=0.35, color=COLORS[method])
+    ax.set_xticks(list(places.values()), [f"{value:g}" for value in ticks])
+    ax.margins(x=0.12)
+    ax.grid(axis="y", color="0.9")
+    ax.set_axisbelow(True)
+
+
+@_styled
+def fig4(runs: pd.DataFrame, main: Mapping[str, float]) -> Figure:
+    """Draw held-out accuracy (top) and training loss (bottom) against data, for each width, and against depth.
+
+    Args:
+        runs: those of the best setting of each point.
+        main: the main comparison's steps, d_model and n_layers.
+    """
+    runs = runs.assign(problems=runs["steps"] * 128 / 1e6)
+    shallow = runs[runs["n_layers"] == main["n_layers"]]
+    cuts = [
+        (part, "problems", f"width {width}", "training problems (millions)")
+        for width, part in shallow.groupby("d_model")
+    ]
+    deep = runs[(runs["d_model"] == main["d_model"]) & (runs["steps"] == main["steps"])]
+    cuts.append((deep, "n_layers", f"width {main['d_model']:g}, {main['steps'] * 128 / 1e6:g} M problems", "layers"))
+    figure, axes = _axes(2, len(cuts), 3.2 * len(cuts), 6.0, sharey="row")
+    for column, (part, axis, title, label) in enumerate(cuts):
+        for ax, score in zip(axes[:, column], ("heldout", "train_loss"), strict=True):
+            _lines(ax, part, axis, score, log=True)
+        axes[0, column].set(title=title)
+        axes[1, column].set(xlabel=label)
+    axes[0, 0].set(ylabel="accuracy on held-out tasks (%)", ylim=(0, None))
+    axes[1, 0].set(ylabel="training loss (nats per symbol)")
+    _methods_legend(figure, axes)
+    return figure
+
+
+@_styled
+def figa5(runs: pd.DataFrame) -> Figure:
+    """Draw accuracy on held-out and on training tasks against the fraction of tasks held out."""
+    figure, axes = _axes(1, 2, 8.0, 3.6, sharey=True)
+    for ax, score, kind in zip(axes[0], ("heldout", "test"), ("held-out", "training"), strict=True):
+        _lines(ax, runs, "heldout_fraction", score)
+        _percent_axis(ax, f"accuracy on {kind} tasks (%)")
+        ax.set_xlabel("fraction of tasks held out")
+    _methods_legend(figure, axes)
+    return figure
+
+
+@_styled
+def fig5c(heads: pd.DataFrame, features: pd.DataFrame) -> Figure:
+    """Draw held-out accuracy against the number of heads (left) and of features (right)."""
+    figure, axes = _axes(1, 2, 8.0, 3.6, sharey=True)
+    _lines(axes[0, 0], heads, "n_heads", log=True)
+    _lines(axes[0, 1], features, "n_features")
+    for ax, label in zip(axes[0], ("heads (widths of all together fixed)", "features K"), strict=True):
+        _percent_axis(ax, "accuracy on held-out tasks (%)")
+        ax.set_xlabel(label)
+    _methods_legend(figure, axes)
+    return figure
+
+
+@_styled
+def fig5a(planes: pd.DataFrame) -> Figure:
+    """Draw codes in the plane: a row per method, a column per layer coloured by rule, and the last layer by symbol.
+
+    Args:
+        planes: rows of `codes_sraven.code_plane_table` of models of one depth.
+    """
+    methods = [method for method in METHODS if method in set(planes["variant"])]
+    layers = sorted(planes["layer"].unique())
+    figure, axes = _axes(len(methods), len(layers) + 1, 2.2 * (len(layers) + 1), 2.2 * len(methods) + 0.8)
+    numbers = planes["rule"].map(SRAVEN_RULES.index)
+    for row, method in enumerate(methods):
+        of_method = planes["variant"] == method
+        for column, layer in enumerate(layers):
+            part, ax = of_method & (planes["layer"] == layer), axes[row, column]
+            for rule in range(len(SRAVEN_RULES)):
+                shown = planes[part & (numbers == rule)]
+                ax.scatter(shown["x"], shown["y"], s=4, color=_PALETTE[rule], label=_RULE_NAMES[rule])
+            if row == 0:
+                ax.set_title(f"layer {layer}")
+        last, ax = planes[of_method & (planes["layer"] == layers[-1])], axes[row, -1]
+        points = ax.scatter(last["x"], last["y"], s=4, c=last["symbol"], cmap="viridis")
+        axes[row, 0].set_ylabel(NAMES[method])
+    axes[0, -1].set_title(f"layer {layers[-1]}, by symbol")
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+    figure.colorbar(points, ax=list(axes[:, -1]), label="symbol of the answer", shrink=0.6)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, markerscale=2.5)
+    return figure
+
+
+@_styled
+def fig5e(similarities: Mapping[str, pd.DataFrame], raw: pd.DataFrame) -> Figure:
+    """Draw how similar the rules' mean codes are (top), and the codes of single answers, rule by rule (bottom).
+
+    Args:
+        similarities: per method, cosine similarity of every two rules.
+        raw: rows of `codes_sraven.code_plane_table` with codes, of the last layer of one model per method.
+    """
+    methods = [method for method in METHODS if method in similarities]
+    figure, axes = _axes(2, len(methods), 3.4 * len(methods) + 1.4, 7.2, height_ratios=[1.15, 1])
+    for column, method in enumerate(methods):
+        top, bottom = axes[:, column]
+        image = top.imshow(similarities[method], cmap="RdBu_r", vmin=-1, vmax=1)
+        ticks = range(len(SRAVEN_RULES))
+        top.set_xticks(ticks, _RULE_NAMES, rotation=90)
+        top.set_yticks(ticks, _RULE_NAMES if column == 0 else [""] * len(SRAVEN_RULES))
+        top.set_title(NAMES[method])
+        part = raw[raw["variant"] == method]
+        part = part.iloc[np.argsort(part["rule"].map(SRAVEN_RULES.index).to_numpy(), kind="stable")]
+        codes = part.filter(like="head_").dropna(axis=1).to_numpy()
+        scale = np.quantile(np.abs(codes), 0.99)
+        bottom.imshow(codes / scale, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+        counts = part["rule"].value_counts().reindex(SRAVEN_RULES).fillna(0).to_numpy()
+        ends = counts.cumsum()
+        for end in ends[:-1]:
+            bottom.axhline(end - 0.5, color="black", lw=0.6)
+        shown = counts > 0
+        middles = (ends - counts / 2)[shown]
+        names = [name for name, present in zip(_RULE_NAMES, shown, strict=True) if present]
+        bottom.set_yticks(middles, names if column == 0 else [""] * len(names))
+        bottom.set_xticks(range(codes.shape[1]), range(1, codes.shape[1] + 1))
+        bottom.set_xlabel("head")
+    figure.colorbar(image, ax=list(axes[0]), label="cosine similarity of mean codes", shrink=0.7)
+    figure.colorbar(image, ax=list(axes[1]), label="code / 99 % quantile", shrink=0.7)
+    return figure
+
+
+@_styled
+def fig5f(probes: pd.DataFrame) -> Figure:
+    """Draw how well the rule is decoded by layer: a panel per stream, dashed before training, dotted by chance.
+
+    Args:
+        probes: rows of `codes_sraven.rule_decoding_table` of models of one depth, with variant and seed.
+    """
+    streams = {"unpermuted": "features in place, rules in order", "aligned": "features in any order, alike in columns"}
+    figure, axes = _axes(1, len(streams), 4.5 * len(streams), 3.8, sharey=True)
+    for ax, (stream, title) in zip(axes[0], streams.items(), strict=True):
+        part = probes[probes["stream"] == stream]
+        for method, (model, style) in ((m, s) for m in METHODS for s in (("untrained", "--"), ("trained", "-"))):
+            rows = part[(part["variant"] == method) & (part["model"] == model)]
+            means = 100 * rows.groupby("layer")["accuracy"].agg(["mean", "sem"]).fillna({"sem": 0})
+            ax.errorbar(means.index, means["mean"], means["sem"], ls=style, marker=MARKERS[method], ms=5, capsize=3,
+                        color=COLORS[method], alpha=1.0 if model == "trained" else 0.6,
+                        label=NAMES[method] if model == "trained" else None)  # fmt: skip
+        ax.axhline(100 * part["chance"].mean(), color="0.4", ls=":", label="constant answer")
+        ax.plot([], [], color="0.4", ls="--", label="before training")
+        _percent_axis(ax, "rule decoded on held-out tasks (%)")
+        ax.set(xlabel="layer", title=title)
+        ax.set_xticks(sorted(part["layer"].unique()))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=9)
     return figure

@@ -15,7 +15,9 @@ from hyla_repro.summary import NAMES, summarize
 _PAGES = {
     "fig1": "fig1-attention-is-a-hypernetwork", "fig2c": "fig2c-compositional-generalization",
     "figa3": "figa3-unknown-terms", "fig2b": "fig2b-decoding", "fig2d": "fig2d-latent-codes",
-    "tablea1": "tablea1-ablations", "fig3": "fig3-sraven",
+    "tablea1": "tablea1-ablations", "fig3": "fig3-sraven", "fig4": "fig4-scaling",
+    "figa5": "figa5-heldout-fraction", "fig5a": "fig5a-latent-codes", "fig5c": "fig5c-heads-and-difficulty",
+    "fig5e": "fig5e-mean-codes", "fig5f": "fig5f-rule-decoding",
 }  # fmt: skip
 
 

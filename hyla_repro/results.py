@@ -1,13 +1,13 @@
 """Committed results: tidy tables and weights in data/, written from the ledger and checked before use."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from hyla_repro import codes
+from hyla_repro import codes, codes_sraven
 from hyla_repro.data_folder import RUNS, DataFolder, table_name
 from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
@@ -15,7 +15,11 @@ from hyla_repro.plan import Timed
 from hyla_repro.presets import FIGURES, PRESETS, experiments
 from hyla_repro.runs import CURVE, MODEL, Ledger
 
-CURVES, DECODING, EMBEDDING, PAPER = "curves.csv", "decoding.csv", "embedding.csv", "paper_values.csv"
+CURVES, PAPER = "curves.csv", "paper_values.csv"
+DECODING, EMBEDDING = "decoding.csv", "embedding.csv"
+RULE_DECODING, MEAN_CODES, CODE_PLANE = "sraven_rule_decoding.csv", "sraven_mean_codes.csv", "sraven_code_plane.csv"
+# Larger weights stay in the ledger, and in what `hyla-repro export` packs.
+_LARGEST_MODEL = 2_000_000
 
 
 class Store(DataFolder):
@@ -77,18 +81,31 @@ class Store(DataFolder):
         return self.read(_model_name(run)) if _model_name(run) in self.manifest() else None
 
     def analysis(self, name: str, wanted: Iterable[Experiment]) -> pd.DataFrame:
-        """Return the rows of a table that is computed from weights (DECODING or EMBEDDING), making missing ones."""
+        """Return the rows of a table that is computed from weights, such as DECODING, making missing ones."""
         committed, parts = self.table(name), []
         for run in wanted:
             part = committed[committed["id"] == run.id]
             weights = self.model(run) if part.empty or self._model_differs(run) else None
             if weights is not None:
-                part = _ANALYSES[name](run, weights)
+                part = _ANALYSES[name].make(run, weights)
             parts.append(part.assign(variant=run.method, seed=run.seed))
         return pd.concat(parts, ignore_index=True)
 
 
-_ANALYSES = {DECODING: codes.decoding_table, EMBEDDING: codes.embedding_table}
+class _Analysis(NamedTuple):
+    """A table computed from weights: the figure whose runs it is of, and how one run's rows are made."""
+
+    figure: str
+    make: Callable[[Experiment, bytes], pd.DataFrame]
+
+
+_ANALYSES = {
+    DECODING: _Analysis("fig2b", codes.decoding_table),
+    EMBEDDING: _Analysis("fig2d", codes.embedding_table),
+    RULE_DECODING: _Analysis("fig5f", codes_sraven.rule_decoding_table),
+    MEAN_CODES: _Analysis("fig5e", codes_sraven.mean_code_table),
+    CODE_PLANE: _Analysis("fig5a", codes_sraven.code_plane_table),
+}
 
 
 def _model_name(run: Experiment) -> str:
@@ -162,13 +179,12 @@ def collect(store: Store | None = None, presets: Iterable[str] = ("laptop", "pap
             whole = _append(store.table(name), parts)
             whole = whole.sort_values("id", key=lambda ids: ids.map(order), kind="stable")
             files[name] = whole.to_csv(index=False).encode()
-    shown = {run.id for preset in presets for run in FIGURES["fig2b"](preset)}
-    with_codes = [run for run in done if run.id in shown]
-    for run in with_codes:
-        files[_model_name(run)] = ledger.read(run, MODEL)
-    if with_codes:
-        for name, analyse in _ANALYSES.items():
-            parts = [analyse(run, ledger.read(run, MODEL)) for run in with_codes]
+    for name, (figure, make) in _ANALYSES.items():
+        shown = {run.id for preset in presets for run in FIGURES[figure](preset)}
+        models = [(run, ledger.read(run, MODEL)) for run in done if run.id in shown]
+        if models:
+            parts = [make(run, weights) for run, weights in models]
             files[name] = _append(store.table(name), parts).to_csv(index=False).encode()
+            files |= {_model_name(run): weights for run, weights in models if len(weights) <= _LARGEST_MODEL}
     store.write(files)
     return f"added {len(done)} runs; {len(committed) + len(done)} of {len(known)} are committed"

@@ -10,7 +10,7 @@ import pandas as pd
 from hyla_repro.codes import neighbour_agreement
 from hyla_repro.presets import METHODS, experiments
 from hyla_repro.results import DECODING, EMBEDDING
-from hyla_repro.summary import NAMES, Results, identity_errors, percent_interval, wilson
+from hyla_repro.summary import FUZZY_LOGIC, NAMES, Results, identity_errors, percent_interval, wilson
 
 MIN_SEEDS = 3
 # Where a rule asks for a clear lead, it is this many standard errors of the differences at equal seeds.
@@ -43,12 +43,12 @@ def identity(results: Results) -> Outcome:
     return Outcome("below 1e-12" if worst < 1e-12 else f"largest difference {worst:.0e}", bool(worst < 1e-12))
 
 
-def hyla_leads(results: Results) -> Outcome:
-    table = results.main()
+def hyla_leads(results: Results, task: str = FUZZY_LOGIC) -> Outcome:
+    table = results.main(task)
     if not _enough(table, METHODS):
         return Outcome(_list(table, METHODS), None)
     # Seeds hold the same combinations out for every method, and that choice is most of the spread: compare by seed.
-    leads = {other: results.leads("hyla", other) for other in ("softmax", "linear")}
+    leads = {other: results.leads("hyla", other, task) for other in ("softmax", "linear")}
     text = ", ".join(f"{NAMES[other]} by {lead.mean():.1f} ± {lead.sem():.1f}" for other, lead in leads.items())
     clear = [len(lead) >= MIN_SEEDS and lead.mean() > ERRORS_APART * lead.sem() for lead in leads.values()]
     return Outcome(f"{_list(table, METHODS)}; seed by seed, HYLA leads {text}", all(clear))
@@ -150,9 +150,9 @@ def softmax_between(results: Results) -> Outcome:
     return Outcome(_list(table, wanted), bool(values.is_monotonic_increasing and values.is_unique))
 
 
-def level(variant: str, value: float, error: float) -> Callable[[Results], Outcome]:
+def level(variant: str, value: float, error: float, task: str = FUZZY_LOGIC) -> Callable[[Results], Outcome]:
     def decide(results: Results) -> Outcome:
-        table = results.main()
+        table = results.main(task)
         if not _enough(table, [variant]):
             return Outcome(MISSING, None)
         row = table.loc[variant]

@@ -18,8 +18,12 @@ NAMES = {
     "linear_rms_head": "linear + RMSHead", "linear_rms_head_relu_values": "linear + RMSHead + nonlinear value",
     "hyla_no_rms_head": "HYLA − RMSHead", "hyla_no_relu": "HYLA − nonlinearity",
     "hyla_no_relu_no_rms_head": "HYLA − nonlinearity − RMSHead", "hyla_softmax": "HYLA − RMSHead + softmax",
-    "hyla_deep": "HYLA + deep value network",
+    "hyla_deep": "HYLA + deep value network", "softmax_moe": "softmax + MoE", "linear_moe": "linear + MoE",
+    "hyla_moe": "HYLA + MoE",
 }  # fmt: skip
+
+
+FUZZY_LOGIC, SRAVEN = "fuzzy_logic", "sraven"
 
 
 class Results:
@@ -28,26 +32,29 @@ class Results:
     def __init__(self, preset: str, store: Store | None = None) -> None:
         self.preset, self.store = preset, store or Store()
 
-    def scores(self, figure: str) -> pd.DataFrame:
-        """Return mean, standard error and number of seeds of every score, per variant and grid point.
+    def runs(self, figure: str, task: str = FUZZY_LOGIC) -> pd.DataFrame:
+        """Return one row per finished run of a figure's runs on one task."""
+        return self.store.runs([run for run in experiments(figure, self.preset) if run.task_name == task])
+
+    def scores(self, figure: str, task: str = FUZZY_LOGIC) -> pd.DataFrame:
+        """Return mean, standard error and number of seeds of every score, per method and grid point.
 
         Where several learning rates and decays were run, the best held-out mean stands, as in the paper.
         """
-        return summarize(self.store.runs(experiments(figure, self.preset)))
+        return summarize(self.runs(figure, task))
 
-    def main(self) -> pd.DataFrame:
-        """Return the summary of N=32 with 70 % held out, by variant."""
-        scores = self.scores("tablea1")
+    def best(self, figure: str, task: str = FUZZY_LOGIC) -> pd.DataFrame:
+        """Return the single runs that `scores` averages: those of the best setting of each method and grid point."""
+        return best_runs(self.runs(figure, task))
+
+    def main(self, task: str = FUZZY_LOGIC) -> pd.DataFrame:
+        """Return the summary of Table A1's runs on one task, by method."""
+        scores = self.scores("tablea1", task)
         return scores.set_index("variant") if len(scores) else scores
 
-    def best(self, figure: str) -> pd.DataFrame:
-        """Return the single runs that `scores` averages: those of the best setting of each variant and grid point."""
-        runs = self.store.runs(experiments(figure, self.preset))
-        return runs if runs.empty else runs.merge(summarize(runs)[[*_points(runs), *_settings(runs)]])
-
-    def leads(self, better: str, worse: str) -> pd.Series:
-        """Return by how much one variant leads another at that point, in points of held-out R2, for each seed."""
-        heldout = self.best("tablea1").pivot(index="seed", columns="variant", values="heldout")
+    def leads(self, better: str, worse: str, task: str = FUZZY_LOGIC) -> pd.Series:
+        """Return by how many points one method leads another there on held-out tasks, for each seed."""
+        heldout = self.best("tablea1", task).pivot(index="seed", columns="variant", values="heldout")
         return (100 * (heldout[better] - heldout[worse])).dropna()
 
 
@@ -89,16 +96,21 @@ def summarize(runs: pd.DataFrame) -> pd.DataFrame:
                             ignore_index=True)  # fmt: skip
 
 
+def best_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with the best optimiser setting of each method and grid point."""
+    return runs if runs.empty else runs.merge(summarize(runs)[[*_points(runs), *_settings(runs)]])
+
+
 def by_seed(runs: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """Return held-out R2 in percent by method and seed, with the mean on training functions, at the best setting.
+    """Return the held-out score in percent by method and seed, with the mean on training tasks, at the best setting.
 
     Args:
         runs: one row per run, of one grid point.
         scores: what `summarize` made of them.
     """
-    best = runs.merge(scores[["variant", "learning_rate", "weight_decay"]])
+    best = runs.merge(scores[["variant", *_settings(runs)]])
     table = 100 * best.pivot(index="variant", columns="seed", values="heldout").rename(columns="seed {}".format)
-    training = scores.set_index("variant")["test"].rename("training functions")
+    training = scores.set_index("variant")["test"].rename("training tasks")
     return table.join(training).reindex(scores["variant"]).rename(index=NAMES).rename_axis(None)
 
 

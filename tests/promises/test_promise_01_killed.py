@@ -79,7 +79,7 @@ def collector(moment: str, number: int, said: Connection, root: Path, members: l
     watch("clean-up", shutil, "rmtree", after=True)
     os.environ["HYLA_REPRO_RUNS"] = str(root)
     results.experiments = lambda figure, preset: members
-    results.FIGURES = {"fig2b": lambda preset: []}
+    results.FIGURES = dict.fromkeys(results.FIGURES, lambda preset: [])
     results.collect(results.Store(data), presets=("smoke",))
     said.send(seen)
 
