@@ -250,7 +250,8 @@ def _parse(text: str) -> tuple[str, Any]:
     if not equals:
         raise ValueError(f"parameter {text!r} has no value: write NAME=VALUE")
     try:
-        return name, json.loads(value)
+        # papermill's own -p takes Python's words.
+        return name, json.loads({"True": "true", "False": "false"}.get(value, value))
     except ValueError:
         return name, value
 

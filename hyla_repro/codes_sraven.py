@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # In the paper's streams no column permutes the features and rules stand in ascending order, so that the place of a
 # symbol tells of its rule; aligned streams permute all columns alike, and places tell nothing.
 STREAMS = ("unpermuted", "aligned")
-_PROBLEMS = 4000
+_PROBLEMS = 2000
 _POINTS = 600
 _CHUNK = 500
 _NEIGHBOURS, _NEIGHBOUR_POINTS = 10, 2000

@@ -182,9 +182,11 @@ def fig5e(similarities: Mapping[str, pd.DataFrame], raw: pd.DataFrame) -> Figure
     """
     methods = [method for method in METHODS if method in similarities]
     figure, axes = _axes(2, len(methods), 3.4 * len(methods) + 1.4, 7.2, height_ratios=[1.15, 1])
+    # Codes of one model mostly point one way, so the scale begins at the least similarity there is.
+    low = min(np.nanmin(matrix) for matrix in similarities.values())
     for column, method in enumerate(methods):
         top, bottom = axes[:, column]
-        image = top.imshow(similarities[method], cmap="RdBu_r", vmin=-1, vmax=1)
+        image = top.imshow(similarities[method], cmap="viridis", vmin=low, vmax=1)
         ticks = range(len(SRAVEN_RULES))
         top.set_xticks(ticks, _RULE_NAMES, rotation=90)
         top.set_yticks(ticks, _RULE_NAMES if column == 0 else [""] * len(SRAVEN_RULES))
@@ -193,7 +195,7 @@ def fig5e(similarities: Mapping[str, pd.DataFrame], raw: pd.DataFrame) -> Figure
         part = part.iloc[np.argsort(part["rule"].map(SRAVEN_RULES.index).to_numpy(), kind="stable")]
         codes = part.filter(like="head_").dropna(axis=1).to_numpy()
         scale = np.quantile(np.abs(codes), 0.99)
-        bottom.imshow(codes / scale, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+        raw_image = bottom.imshow(codes / scale, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
         counts = part["rule"].value_counts().reindex(SRAVEN_RULES).fillna(0).to_numpy()
         ends = counts.cumsum()
         for end in ends[:-1]:
@@ -205,7 +207,7 @@ def fig5e(similarities: Mapping[str, pd.DataFrame], raw: pd.DataFrame) -> Figure
         bottom.set_xticks(range(codes.shape[1]), range(1, codes.shape[1] + 1))
         bottom.set_xlabel("head")
     figure.colorbar(image, ax=list(axes[0]), label="cosine similarity of mean codes", shrink=0.7)
-    figure.colorbar(image, ax=list(axes[1]), label="code / 99 % quantile", shrink=0.7)
+    figure.colorbar(raw_image, ax=list(axes[1]), label="code / 99 % quantile", shrink=0.7)
     return figure
 
 

@@ -100,17 +100,17 @@ def sraven(
     method: str,
     seed: int,
     sizes: Sizes | None = None,
-    optimization: tuple[float, float, int] = (1e-3, 0.1, 1000),
+    optimization: tuple[float, float, int] | None = None,
 ) -> Experiment:
     """Return one SRAVEN run with symbols of 8 values in a grid of 3 x 3 (paper, section on SRAVEN and its appendix).
 
     Args:
         sizes: those of the preset's main comparison if None.
-        optimization: learning rate, weight decay and steps of warm-up.
+        optimization: learning rate, weight decay and steps of warm-up; the first that the preset has if None.
     """
     size = sizes or SRAVEN_SIZES[choose("preset", preset, PRESETS)]
     variant, feed_forward = _split(method)
-    learning_rate, weight_decay, warmup_steps = optimization
+    learning_rate, weight_decay, warmup_steps = optimization or _SRAVEN_OPTIMIZATION[preset][0]
     embedding, kqv, hidden, heads = (round(size.width * base) for base in (128, 64, 256, 16))
     task = {"n_features": size.n_features, "n_values": 8, "grid_size": 3, "heldout_fraction": size.heldout_fraction}
     return Experiment(

@@ -123,7 +123,7 @@ def one_head_is_worse(results: Results) -> Outcome:
     table, main = cut(results, "fig5c", "n_heads"), main_sizes(results.preset)["n_heads"]
     if table is None:
         return Outcome(MISSING, None)
-    gains = {method: _apart(table.loc[method, main] - table.loc[method, 1]) for method in METHODS}
+    gains = {method: _apart(table.loc[method][main] - table.loc[method][1]) for method in METHODS}
     means = _means(table)
     text = ", ".join(f"{NAMES[m]} {means.loc[m, 1]:.1f} → {means.loc[m, main]:.1f} ({gains[m][0]})" for m in METHODS)
     return Outcome(f"1 head → {main} (gain seed by seed): {text}", all(clear for _, clear in gains.values()))

@@ -161,8 +161,20 @@ class Ledger:
         digests = {name: sha256(content) for name, content in files.items()}
         result = {"id": run.id, "experiment": run.model_dump(mode="json"), **facts, "files": digests}
         write_atomically(folder / RESULT, seal(result))
-        for left in (*folder.glob("checkpoint-*.safetensors"), *folder.glob(".*.tmp")):
-            left.unlink()  # also what a killed process had begun to write
+        for left in self._unneeded(run):
+            left.unlink()
+
+    def _unneeded(self, run: Experiment) -> list[Path]:
+        """Return what a finished run needs no more, also what a killed process had begun to write."""
+        folder = self.folder(run)
+        return [*folder.glob("checkpoint-*.safetensors"), *folder.glob(".*.tmp")]
+
+    def tidy(self, run: Experiment) -> None:
+        """Remove what a process left in a finished run that was killed right after its result was stored."""
+        if (self.folder(run) / locks.LEASE).exists():
+            with suppress(RunLockedError), self.lock(run):  # releasing the lock removes the lease
+                for left in self._unneeded(run):
+                    left.unlink()
 
     def mark_diverged(self, run: Experiment, facts: dict[str, Any]) -> None:
         write_atomically(self.folder(run) / DIVERGED, (json.dumps(facts, indent=1) + "\n").encode())

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import safetensors.torch
@@ -50,6 +51,7 @@ class _Training:
         self.curves: list[list[dict[str, float]]] = [[] for _ in runs]
         self.last_finite: list[float | None] = [None for _ in runs]
         self.diverged: dict[int, DivergedError] = {}
+        self._ends: dict[int, dict[str, Any]] = {}
         self._looked = 0
 
     @property
@@ -103,7 +105,8 @@ class _Training:
         """Store a checkpoint of every run that has not diverged."""
         self._look()
         for index in self.going:
-            facts = {"seconds": self.seconds, "curve": self.curves[index], "last_finite": self.last_finite[index]}
+            facts = {"seconds": self.seconds, "curve": self.curves[index], "last_finite": self.last_finite[index],
+                     "end": self._ends.get(index)}  # fmt: skip
             ledger.save_checkpoint(self.runs[index], self.step, self.stack.to_bytes(index, facts))
 
     def load(self, contents: Sequence[bytes]) -> None:
@@ -113,11 +116,23 @@ class _Training:
             self.seconds, self.curves[index], self.last_finite[index] = (
                 facts[name] for name in ("seconds", "curve", "last_finite")
             )
+            if facts.get("end"):
+                self._ends[index] = facts["end"]
         self._looked = self.step
 
     def finish(self, ledger: Ledger) -> None:
-        """Store the results of every run that has not diverged."""
-        scores = self.evaluate(self.runs[0].evaluation_sequences)
+        """Store the results of every run that has not diverged.
+
+        A process may die between two of them. What is left of the stack would then go on as a smaller one, whose
+        batched products round differently, so all ends are in checkpoints before the first result is stored.
+        """
+        if not set(self.going) <= set(self._ends):
+            scores = self.evaluate(self.runs[0].evaluation_sequences)
+            # A stack shares its time, so that the minutes of its runs add up to the device's.
+            minutes = round(self.seconds / 60 / len(self.runs), 2)
+            self._ends = {index: {"scores": scores[index], "minutes": minutes} for index in self.going}
+            if len(self.going) > 1:
+                self.save(ledger)
         facts = provenance(self.device, self.compiled)
         for index in self.going:
             curve = self.curves[index]
@@ -125,9 +140,7 @@ class _Training:
                 MODEL: safetensors.torch.save(self.stack.state_dict(index)),
                 CURVE: pd.DataFrame(curve).to_csv(index=False).encode(),
             }
-            # A stack shares its time, so that the minutes of its runs add up to the device's.
-            result = {"scores": scores[index], "train_loss": curve[-1]["train_loss"],
-                      "minutes": round(self.seconds / 60 / len(self.runs), 2), "provenance": facts}  # fmt: skip
+            result = {**self._ends[index], "train_loss": curve[-1]["train_loss"], "provenance": facts}
             ledger.commit(self.runs[index], files, result)
 
 
@@ -161,8 +174,9 @@ def _train_stack(
             reported = len(training.diverged)
             now = time.monotonic()
             training.seconds = before + now - started
-            stopping = stop() and training.step < training.steps
-            if stopping or now - saved > _CHECKPOINT_SECONDS:
+            unfinished = training.step < training.steps  # how a run ends is for `finish` to store
+            stopping = stop() and unfinished
+            if stopping or (unfinished and now - saved > _CHECKPOINT_SECONDS):
                 training.save(ledger)
                 saved = now
             if stopping:
@@ -229,7 +243,11 @@ def train(
     ledger = ledger or Ledger()
     deadline = math.inf if budget_seconds is None else time.monotonic() + budget_seconds
     diverged: list[DivergedError] = []
-    missing = [run for run in experiments if ledger.state(run) not in ("done", "diverged")]
+    states = {run.id: ledger.state(run) for run in experiments}
+    missing = [run for run in experiments if states[run.id] not in ("done", "diverged")]
+    for run in experiments:
+        if states[run.id] == "done":
+            ledger.tidy(run)
     with catch_signals() as received:
 
         def stop() -> bool:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from hyla_repro import paths, plots, summary
-from hyla_repro.presets import METHODS, experiments
+from hyla_repro.presets import ABLATIONS, METHODS, experiments
 
 
 @pytest.fixture(autouse=True)
@@ -18,9 +18,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def runs(preset: str = "laptop", figure: str = "fig2c") -> pd.DataFrame:
-    rows = [{**run.row(), "test": 0.9, "heldout": 0.5 + 0.01 * run.seed, "unknown_terms": -0.3}
-            for run in experiments(figure, preset)]  # fmt: skip
+def runs(preset: str = "laptop", figure: str = "fig2c", task: str = "fuzzy_logic") -> pd.DataFrame:
+    rows = [{**run.row(), "test": 0.9, "heldout": 0.5 + 0.01 * run.seed, "unknown_terms": -0.3, "train_loss": 1.0}
+            for run in experiments(figure, preset) if run.task_name == task]  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -55,12 +55,14 @@ def test_methods_keep_their_colours_and_differ_in_marker() -> None:
 
 
 def test_ablations_show_every_variant_in_the_order_of_the_table() -> None:
-    table = summary.summarize(runs(figure="tablea1"))
-    published = summary.paper_values()
-    figure = plots.tablea1(table, published[published["task"] == "fuzzy_logic"])
+    scores = {task: summary.summarize(runs(figure="tablea1", task=task)) for task in ("fuzzy_logic", "sraven")}
+    figure = plots.tablea1(scores, summary.paper_values())
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels[::-1] == [summary.NAMES[variant] for variant in table["variant"]]
-    assert labels[-1] == "softmax attention"
+    assert labels[::-1] == [summary.NAMES[method] for method in ABLATIONS]
+    for ax, (task, table) in zip(figure.axes, scores.items(), strict=True):
+        theirs, ours = (container.lines[0].get_xdata() for container in ax.containers)
+        assert list(ours[::-1]) == pytest.approx(table["heldout"].tolist())
+        assert theirs[-1] == {"fuzzy_logic": 63.28, "sraven": 56.56}[task]
 
 
 def test_codes_in_the_plane_mark_the_term_exactly() -> None:

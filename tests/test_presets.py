@@ -5,9 +5,16 @@ from itertools import product
 import pytest
 
 from hyla_repro import presets
+from hyla_repro.experiment import Experiment
 from hyla_repro.settings import VARIANTS
 
 FIGURES = sorted(presets.FIGURES)
+# Other depths than the main one are shown with one seed.
+CODES = ("fig5a", "fig5e", "fig5f")
+
+
+def sraven_runs(figure: str, preset: str) -> list[Experiment]:
+    return [run for run in presets.experiments(figure, preset) if run.task_name == "sraven"]
 
 
 @pytest.mark.parametrize(("figure", "preset"), list(product(["all", *FIGURES], presets.PRESETS)))
@@ -18,8 +25,10 @@ def test_every_figure_builds_at_every_scale(figure: str, preset: str) -> None:
     seeds = {run.seed for run in runs}
     assert len(seeds) >= (1 if preset == "smoke" else 3)
     settings = {run.model_copy(update={"seed": 0}).id for run in runs}
-    assert len(runs) == len(settings) * len(seeds), "not every setting has every seed"
-    assert {run.steps for run in runs} == {{"smoke": 60, "laptop": 10_000, "paper": 50_000}[preset]}
+    if figure not in CODES:
+        assert len(runs) == len(settings) * len(seeds), "not every setting has every seed"
+    fuzzy = [run for run in runs if run.task_name == "fuzzy_logic"]
+    assert {run.steps for run in fuzzy} <= {{"smoke": 60, "laptop": 10_000, "paper": 50_000}[preset]}
 
 
 def test_all_holds_every_figure_once_and_the_main_comparison_first() -> None:
@@ -44,11 +53,59 @@ def test_paper_grid_of_figure_2c() -> None:
     assert len(runs) == 432
 
 
-def test_paper_table_a1_has_every_attention_variant() -> None:
+def test_paper_table_a1_has_every_row_on_both_tasks() -> None:
+    """13 rows x 4 (fuzzy logic) or 8 (SRAVEN) optimisations x 3 seeds (paper.md section 6)."""
     runs = presets.experiments("tablea1", "paper")
-    assert {run.model.variant for run in runs} == set(VARIANTS)
-    assert len(runs) == 10 * 4 * 3
-    assert {(run.task["n_examples"], run.task["heldout_fraction"]) for run in runs} == {(32, 0.7)}
+    fuzzy = [run for run in runs if run.task_name == "fuzzy_logic"]
+    assert len(fuzzy) == 13 * 4 * 3
+    assert {(run.task["n_examples"], run.task["heldout_fraction"]) for run in fuzzy} == {(32, 0.7)}
+    sraven = [run for run in runs if run.task_name == "sraven"]
+    assert len(sraven) == 13 * 8 * 3
+    for part in (fuzzy, sraven):
+        assert {run.method for run in part} == {*VARIANTS, "softmax_moe", "linear_moe", "hyla_moe"}
+        experts = {(run.model.n_experts, run.model.experts_per_token) for run in part if run.method.endswith("_moe")}
+        assert experts == {(4, 2)}
+
+
+def test_sraven_at_the_papers_scale() -> None:
+    """Sizes, data and optimisation of paper.md section 5."""
+    for run in sraven_runs("tablea1", "paper"):
+        model = run.model
+        sizes = (model.n_layers, model.d_model, model.n_heads, model.qk_dim, model.v_dim, model.d_ff, model.n_positions)
+        assert sizes == (4, 128, 16, 64, 64, 256, 36)
+        assert run.task == {"n_features": 4, "n_values": 8, "grid_size": 3, "heldout_fraction": 0.25}
+        assert run.steps * run.batch_size == 20_000_000
+        assert run.evaluation_sequences == 51_200
+        assert run.attention_dropout == 0.1
+    grid = {(run.learning_rate, run.weight_decay, run.warmup_steps) for run in sraven_runs("tablea1", "paper")}
+    assert grid == set(product((1e-3, 3e-4), (0.1, 0.3), (1000, 3000)))
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS)
+def test_what_the_figures_of_sraven_vary(preset: str) -> None:
+    main = presets.sraven(preset, "softmax", 0)
+    names = ("n_layers", "d_model", "n_heads")
+
+    def point(run: Experiment) -> dict[str, object]:
+        return {**run.task, **{name: getattr(run.model, name) for name in names}, "steps": run.steps}
+
+    allowed = {"fig4": {"n_layers", "d_model", "n_heads", "steps"}, "figa5": {"heldout_fraction"},
+               "fig5c": {"n_heads", "n_features"}, "fig5a": {"n_layers"}, "tablea1": set()}  # fmt: skip
+    for figure, axes in allowed.items():
+        runs = sraven_runs(figure, preset)
+        varied = {name for run in runs for name, value in point(run).items() if value != point(main)[name]}
+        assert varied == axes, figure
+        assert main.id in {run.id for run in runs}, "figures share the main comparison's runs"
+    data = {run.steps for run in sraven_runs("fig4", preset)}
+    assert data == {main.steps // 2, main.steps, 2 * main.steps}
+
+
+def test_data_and_width_are_crossed_at_every_scale() -> None:
+    for preset in presets.PRESETS:
+        depth = presets.SRAVEN_SIZES[preset].n_layers
+        runs = [run for run in sraven_runs("fig4", preset) if run.model.n_layers == depth]
+        points = {(run.model.d_model, run.steps) for run in runs}
+        assert points == set(product({width for width, _ in points}, {steps for _, steps in points}))
 
 
 @pytest.mark.parametrize("figure", ["fig2b", "fig2d"])
@@ -91,5 +148,6 @@ def test_unknown_names_get_the_nearest() -> None:
         presets.experiments("fig2", "paper")
     with pytest.raises(ValueError, match=r"unknown preset 'papper': did you mean 'paper'\?"):
         presets.fuzzy_logic("papper", "hyla", 0)
-    with pytest.raises(ValueError, match=r"unknown variant 'hylla': did you mean 'hyla'\?"):
-        presets.fuzzy_logic("paper", "hylla", 0)
+    for make in (presets.fuzzy_logic, presets.sraven):
+        with pytest.raises(ValueError, match=r"unknown method 'hylla': did you mean 'hyla'\?"):
+            make("paper", "hylla", 0)
