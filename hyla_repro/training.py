@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -210,14 +210,17 @@ def _resumable(runs: Sequence[Experiment], ledger: Ledger) -> list[tuple[list[Ex
     return list(parts.values())
 
 
-def _stacks(experiments: Sequence[Experiment], device: str) -> Iterator[list[Experiment]]:
-    """Group runs of equal shape, in the order of their first, into stacks of the size that the device is best at."""
+def _stacks(experiments: Sequence[Experiment], device: str) -> list[list[Experiment]]:
+    """Group runs of equal shape into stacks of the size that the device is best at, in the order of their first."""
     groups: dict[str, list[Experiment]] = {}
     for run in experiments:
         groups.setdefault(run.shape, []).append(run)
+    stacks = []
     for runs in groups.values():
         size = _stack_size(runs, device)
-        yield from (runs[start : start + size] for start in range(0, len(runs), size))
+        stacks += [runs[start : start + size] for start in range(0, len(runs), size)]
+    place = {run.id: index for index, run in enumerate(experiments)}
+    return sorted(stacks, key=lambda runs: place[runs[0].id])
 
 
 def train(
@@ -253,7 +256,7 @@ def train(
         def stop() -> bool:
             return bool(received) or time.monotonic() > deadline
 
-        waiting = list(_stacks(missing, device)) if missing else []
+        waiting = _stacks(missing, device) if missing else []
         while waiting and not stop():
             diverged += _train_locked(waiting.pop(0), waiting, ledger, device, stop, progress)
     if received:

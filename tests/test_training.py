@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -369,6 +370,52 @@ def test_stopped_and_resumed_stack_is_bit_identical(
     stop_after(10**9)
     assert train(runs, ledger, budget_seconds=1e5, progress=False) == []
     assert [outcome(ledger, run) for run in runs] == [outcome(straight, run) for run in runs]
+
+
+@pytest.mark.usefixtures("stacked")
+def test_a_stack_cut_off_between_two_results_has_the_same_bits(
+    make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left of the stack is smaller and would round differently if it trained or evaluated once more."""
+    runs, ledger, straight = four(make_run), Ledger(tmp_path / "cut"), Ledger(tmp_path / "straight")
+    assert train(runs, straight, progress=False) == []
+    commit, stored = Ledger.commit, []
+
+    def commit_twice(self: Ledger, run: Experiment, *arguments: Any) -> None:
+        if len(stored) == 2:
+            raise OSError("cut off")
+        stored.append(run)
+        commit(self, run, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "commit", commit_twice)
+        with pytest.raises(OSError, match="cut off"):
+            train(runs, ledger, progress=False)
+    assert [ledger.state(run) for run in runs] == ["done", "done", "paused", "paused"]
+    assert train(runs, ledger, progress=False) == []
+    assert [outcome(ledger, run) for run in runs] == [outcome(straight, run) for run in runs]
+
+
+def test_what_a_killed_process_left_in_a_finished_run_goes(make_run: Make, ledger: Ledger) -> None:
+    run = make_run()
+    train([run], ledger, progress=False)
+    folder = ledger.folder(run)
+    before = sorted(path.name for path in folder.iterdir())
+    for name in ("checkpoint-00000037-0123.safetensors", ".curve.csv.123.tmp", "lease"):
+        (folder / name).write_bytes(b"left")
+    train([run], ledger, progress=False)
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_runs_keep_their_order_on_a_cpu(make_run: Make) -> None:
+    runs = [make_run("hyla"), make_run("linear"), make_run("hyla", seed=1)]
+    assert training._stacks(runs, "cpu") == [[run] for run in runs]
+
+
+def test_stacks_stand_in_the_order_of_their_first_runs(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_stack_size", lambda runs, device: 2)
+    a, b, c, d = runs = [make_run("hyla"), make_run("linear"), make_run("hyla", seed=1), make_run("hyla", seed=2)]
+    assert training._stacks(runs, "cuda") == [[a, c], [b], [d]]
 
 
 @pytest.mark.usefixtures("stacked")
