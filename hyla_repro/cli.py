@@ -159,11 +159,12 @@ def status(preset: Annotated[str, typer.Option(help="smoke, laptop, paper or all
 
 
 @app.command()
-def collect() -> None:
+def collect(device: Device = "cpu") -> None:
     """Add finished laptop and paper runs to the tables in data/."""
+    from hyla_repro.notebook import check_device
     from hyla_repro.results import collect as collect_runs
 
-    typer.echo(collect_runs())
+    typer.echo(collect_runs(device=check_device(device)))
 
 
 @app.command("export")

@@ -2,54 +2,63 @@
 
 from collections.abc import Sequence
 from itertools import product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from einops import rearrange, reduce
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from hyla_repro.attention import NORMALIZERS, HypernetworkAttention
 from hyla_repro.counter_rng import CounterRNG
 from hyla_repro.experiment import Experiment
+from hyla_repro.stack import CHUNK, Stack
 from hyla_repro.tasks import FuzzyLogic
 from hyla_repro.tasks.fuzzy_logic import evaluate
-from hyla_repro.training import load_model
-from hyla_repro.transformer import Transformer
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 _SEQUENCES = 4000
 _PLANE_SEQUENCES = 1500
-_CHUNK = 500
 
 
-@torch.no_grad()
-def response_codes(
-    model: Transformer, task: FuzzyLogic, split: str, sequences: int, first_step: int = 0
-) -> tuple[Float[Tensor, "b l h"], Int[Tensor, "b k"], Float[Tensor, " b"]]:
-    """Return the code of the response token attending to itself in every layer, with terms and targets.
+def trained(runs: Sequence[Experiment], weights: Sequence[bytes], device: str = "cpu") -> Stack:
+    """Return a stack of runs of one shape with these safetensors weights."""
+    stack = Stack(runs, device)
+    for index, content in enumerate(weights):
+        stack.load_weights(index, content)
+    return stack
 
-    In the first layer, unless a softmax lets the other keys in, this code depends on the query token alone, whose
-    f(x) is hidden: with a fixed query it is the same for every function, which is a control for any probe.
+
+def own_codes(
+    stack: Stack, split: str, sequences: int, first_step: int = 0
+) -> tuple[Float[Tensor, "run b token l h"], Any]:
+    """Return, for every run of a stack, the codes of the tokens that are read out, each attending to itself.
+
+    In the first layer, unless a softmax lets the other keys in, this code depends on the query token alone, which
+    shows nothing of what is asked for: with a fixed query, or on SRAVEN, it is a constant, and a control for any probe.
 
     Args:
-        split: a split of the task; the fixed-query ones show every function with the same query.
+        split: a split of the task.
         first_step: where in the stream to begin; each step holds up to 500 sequences.
 
-    Returns: codes, term numbers of each sequence's function, and its target in [0, 1].
+    Returns: codes, and the batch they are of with the run axis in front, both on the CPU.
     """
-    parts = []
-    for step, start in enumerate(range(0, sequences, _CHUNK), first_step):
-        batch = task.batch(split, step, min(_CHUNK, sequences - start))
-        _, layers = model(batch.inputs, return_codes=True, last=1)
-        own = torch.stack([code[:, :, -1, -1] for code in layers])
-        parts.append((rearrange(own, "l b h -> b l h"), batch.terms, batch.targets[:, 0]))
-    codes, terms, targets = (torch.cat(column) for column in zip(*parts, strict=True))
-    return codes, terms, targets
+    parts = [
+        stack.codes(split, step, min(CHUNK, sequences - start))
+        for step, start in enumerate(range(0, sequences, CHUNK), first_step)
+    ]
+    codes = torch.cat([codes.cpu() for codes, _ in parts], dim=1)
+    fields = zip(*(batch for _, batch in parts), strict=True)
+    return codes, type(parts[0][1])(*(torch.cat([piece.cpu() for piece in field], dim=1) for field in fields))
+
+
+def as_features(codes: Float[Tensor, "..."]) -> np.ndarray:
+    """Return codes as a probe takes them, rounded, so that a constant stays one when its last bits differ by batch."""
+    return np.round(codes.double().numpy(), 5)
 
 
 def generated_variance(
@@ -91,47 +100,59 @@ def chance_f1(share: float) -> float:
     return 2 * share / (1 + share)
 
 
-def decoding_table(run: Experiment, weights: bytes, sequences: int = _SEQUENCES) -> pd.DataFrame:
+def decoding_table(
+    runs: Sequence[Experiment], weights: Sequence[bytes], device: str = "cpu", sequences: int = _SEQUENCES
+) -> pd.DataFrame:
     """Decode each term from the codes of each layer: logistic regression, fitted on training functions.
 
-    Returns: one row per layer and term: F1 and area under the ROC curve on held-out functions (`f1`, `auc`) and on
+    Args:
+        runs: fuzzy-logic runs of one shape, whose codes are collected as one stack.
+
+    Returns: one row per run, layer and term: F1 and area under the ROC curve on held-out functions (`f1`, `auc`) and on
     training functions in sequences that the probe has not seen (`train_f1`, `train_auc`), the F1 of always answering
     yes (`chance`), and `term_value`, the term's value in [0, 1] at the fixed query.
     Source: paper, Figure 2B. Differs: the release scores a ridge regression (Deviation D6).
     """
+    stack = trained(runs, weights, device)
+    streams = (("train", 0), ("train", -(-sequences // CHUNK)), ("heldout", 0))
+    collected = [own_codes(stack, f"{split}_fixed_query", sequences, step) for split, step in streams]
+    tables = []
+    for index, run in enumerate(runs):
+        codes = [as_features(codes[index, :, 0]) for codes, _ in collected]
+        terms = [batch.terms[index].numpy() for _, batch in collected]
+        tables.append(_decode(run, codes, terms))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _decode(run: Experiment, codes: Sequence[np.ndarray], terms: Sequence[np.ndarray]) -> pd.DataFrame:
+    """Return one run's rows from codes (b, l, h) and terms (b, k): to fit, to score in training, to score held out."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    model, task = load_model(weights, run), run.build_task()
-    assert isinstance(task, FuzzyLogic)
-    streams = (("train", 0), ("train", -(-sequences // _CHUNK)), ("heldout", 0))
-    fit, *scored = (_codes_and_terms(model, task, f"{split}_fixed_query", sequences, step) for split, step in streams)
-    query = task.batch("train_fixed_query", 0, len(task.terms)).inputs[:, -1:, : task.n_variables]
-    term_values = evaluate(rearrange(task.terms, "term v -> term 1 v"), query)
-    rows = []
-    for layer, term in product(range(run.model.n_layers), range(task.n_known_terms)):
-        labels = [(terms == term).any(-1) for _, terms in (fit, *scored)]
+    values, rows = _term_values(run), []
+    for layer, term in product(range(run.model.n_layers), range(len(values))):
+        labels = [(shown == term).any(-1) for shown in terms]
         if not all(label.any() and not label.all() for label in labels):
             continue  # A small training split may lack a term altogether; nothing can be decoded then.
-        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(fit[0][:, layer], labels[0])
+        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(codes[0][:, layer], labels[0])
         (train_f1, train_auc), (f1, auc) = (
-            _probe_scores(probe, codes[:, layer], label) for (codes, _), label in zip(scored, labels[1:], strict=True)
+            _probe_scores(probe, part[:, layer], label) for part, label in zip(codes[1:], labels[1:], strict=True)
         )
         rows.append({
-            "id": run.id, "layer": layer + 1, "term": term, "term_value": term_values[term].item(),
+            "id": run.id, "layer": layer + 1, "term": term, "term_value": values[term],
             "f1": f1, "chance": chance_f1(float(labels[-1].mean())), "auc": auc,
             "train_f1": train_f1, "train_auc": train_auc,
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _codes_and_terms(
-    model: Transformer, task: FuzzyLogic, split: str, sequences: int, first_step: int
-) -> tuple[np.ndarray, np.ndarray]:
-    codes, terms, _ = response_codes(model, task, split, sequences, first_step)
-    # Rounded, so that a constant code stays constant when its last bits differ between batch rows.
-    return np.round(codes.double().numpy(), 5), terms.numpy()
+def _term_values(run: Experiment) -> list[float]:
+    """Return the value of every known term at the fixed query."""
+    task = run.build_task()
+    assert isinstance(task, FuzzyLogic)
+    query = task.batch("train_fixed_query", 0, len(task.terms)).inputs[:, -1:, : task.n_variables]
+    return evaluate(rearrange(task.terms, "term v -> term 1 v"), query).flatten()[: task.n_known_terms].tolist()
 
 
 def _probe_scores(probe: "Pipeline", features: np.ndarray, label: np.ndarray) -> tuple[float, float]:
@@ -141,22 +162,35 @@ def _probe_scores(probe: "Pipeline", features: np.ndarray, label: np.ndarray) ->
     return float(f1), float(roc_auc_score(label, probe.decision_function(features)))
 
 
-def embedding_table(run: Experiment, weights: bytes, sequences: int = _PLANE_SEQUENCES) -> pd.DataFrame:
+def embedding_table(
+    runs: Sequence[Experiment], weights: Sequence[bytes], device: str = "cpu", sequences: int = _PLANE_SEQUENCES
+) -> pd.DataFrame:
     """Lay the last layer's codes on held-out functions out in the plane with t-SNE (Figures 2D and A2).
 
-    Returns: one row per sequence: x, y, its target and its function's terms as `a+b`.
+    Args:
+        runs: fuzzy-logic runs of one shape, whose codes are collected as one stack.
+
+    Returns: one row per run and sequence: x, y, its target and its function's terms as `a+b`.
     """
+    codes, batch = own_codes(trained(runs, weights, device), "heldout_fixed_query", sequences)
+    tables = []
+    for index, run in enumerate(runs):
+        plane = in_the_plane(codes[index, :, 0, -1].numpy(), run.seed)
+        functions = ["+".join(str(int(term)) for term in row) for row in batch.terms[index]]
+        targets = batch.targets[index, :, 0].numpy().round(4)
+        tables.append(pd.DataFrame({"id": run.id, "x": plane[:, 0].round(2), "y": plane[:, 1].round(2),
+                                    "target": targets, "function": functions}))  # fmt: skip
+    return pd.concat(tables, ignore_index=True)
+
+
+def in_the_plane(codes: Float[np.ndarray, "n h"], seed: int) -> Float[np.ndarray, "n 2"]:
+    """Return t-SNE coordinates of codes, the farthest at 100; all zero where every code is the same."""
     from sklearn.manifold import TSNE
 
-    model, task = load_model(weights, run), run.build_task()
-    assert isinstance(task, FuzzyLogic)
-    codes, terms, targets = response_codes(model, task, "heldout_fixed_query", sequences)
-    plane = TSNE(init="pca", perplexity=30, random_state=run.seed).fit_transform(codes[:, -1].numpy())
-    plane = 100 * plane / np.abs(plane).max()
-    return pd.DataFrame({
-        "id": run.id, "x": plane[:, 0].round(2), "y": plane[:, 1].round(2), "target": targets.numpy().round(4),
-        "function": ["+".join(str(int(term)) for term in row) for row in terms],
-    })  # fmt: skip
+    if not np.ptp(codes, axis=0).any():
+        return np.zeros((len(codes), 2))
+    plane = TSNE(init="pca", perplexity=30, random_state=seed).fit_transform(codes)
+    return 100 * plane / np.abs(plane).max()
 
 
 class Agreement(NamedTuple):

@@ -87,16 +87,16 @@ class Store(DataFolder):
             part = committed[committed["id"] == run.id]
             weights = self.model(run) if part.empty or self._model_differs(run) else None
             if weights is not None:
-                part = _ANALYSES[name].make(run, weights)
+                part = _ANALYSES[name].make([run], [weights])
             parts.append(part.assign(variant=run.method, seed=run.seed))
         return pd.concat(parts, ignore_index=True)
 
 
 class _Analysis(NamedTuple):
-    """A table computed from weights: the figure whose runs it is of, and how one run's rows are made."""
+    """A table computed from weights: the figure whose runs it is of, and how the rows of runs of one shape are made."""
 
     figure: str
-    make: Callable[[Experiment, bytes], pd.DataFrame]
+    make: Callable[..., pd.DataFrame]
 
 
 _ANALYSES = {
@@ -157,10 +157,21 @@ def cost(runs: pd.DataFrame) -> pd.DataFrame:
     return table.assign(hours=(table["hours"] / 60).round(1)).astype({"threads": int, "steps": int})
 
 
-def collect(store: Store | None = None, presets: Iterable[str] = ("laptop", "paper")) -> str:
+def _by_shape(models: Iterable[tuple[Experiment, bytes]], device: str) -> list[list[tuple[Experiment, bytes]]]:
+    """Group runs whose codes are collected together: on a CPU, which is no faster with stacks, each alone."""
+    groups: dict[str, list[tuple[Experiment, bytes]]] = {}
+    for run, weights in models:
+        groups.setdefault(run.id if device == "cpu" else run.shape, []).append((run, weights))
+    return list(groups.values())
+
+
+def collect(store: Store | None = None, presets: Iterable[str] = ("laptop", "paper"), device: str = "cpu") -> str:
     """Add every finished run of these presets to the committed tables, and return a line that says what was added.
 
     Rows already committed stay as they are, so results of several machines add up.
+
+    Args:
+        device: where the latent codes of trained models are computed; on a GPU, runs of one shape as one stack.
     """
     store, ledger = store or Store(), Ledger()
     store.recover()
@@ -183,7 +194,7 @@ def collect(store: Store | None = None, presets: Iterable[str] = ("laptop", "pap
         shown = {run.id for preset in presets for run in FIGURES[figure](preset)}
         models = [(run, ledger.read(run, MODEL)) for run in done if run.id in shown]
         if models:
-            parts = [make(run, weights) for run, weights in models]
+            parts = [make(*zip(*stack, strict=True), device) for stack in _by_shape(models, device)]
             files[name] = _append(store.table(name), parts).to_csv(index=False).encode()
             files |= {_model_name(run): weights for run, weights in models if len(weights) <= _LARGEST_MODEL}
     store.write(files)

@@ -1,12 +1,12 @@
 """A stack: runs of one shape trained as one program, with a leading run axis on weights, moments and data."""
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import safetensors.torch
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
@@ -14,46 +14,12 @@ from torch.utils._pytree import tree_map
 
 from hyla_repro.counter_rng import CounterRNG
 from hyla_repro.experiment import Experiment
+from hyla_repro.optimizer import BETAS, EPSILON, decays, schedule
 from hyla_repro.settings import TransformerConfig
 from hyla_repro.transformer import Transformer
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8
 CHUNK = 500
 _STATE = ("model", "exp_avg", "exp_avg_sq")
-
-
-def learning_rate(step: int, peak: float, warmup_steps: int, total_steps: int) -> float:
-    """Return the learning rate of a step: linear warm-up from 0, cosine to a tenth of the peak, then constant.
-
-    The cosine ends warmup_steps before the last step (Deviation D3: a slip of the release that we keep).
-    """
-    if step < warmup_steps:
-        return peak * step / warmup_steps
-    progress = min((step - warmup_steps) / (total_steps - 2 * warmup_steps), 1.0)
-    return peak * (0.1 + 0.9 * 0.5 * (1.0 + math.cos(math.pi * progress)))
-
-
-def schedule(steps: int, warmup_steps: int) -> Float[Tensor, "steps 3"]:
-    """Return, for every step, the learning rate of peak 1 and AdamW's two bias corrections as factors.
-
-    A step that is captured once and replayed has nothing but its number to compute them from, and float32 powers of
-    the decay rates are too coarse; so they are tabulated in float64.
-    """
-    rows = [
-        (learning_rate(step, 1.0, warmup_steps, steps), 1 / (1 - BETAS[0] ** (step + 1)),
-         1 / math.sqrt(1 - BETAS[1] ** (step + 1)))
-        for step in range(steps)
-    ]  # fmt: skip
-    return torch.tensor(rows, dtype=torch.float64).to(torch.float32)
-
-
-def decays(name: str, parameter: Tensor) -> bool:
-    """Return whether weight decay applies to a parameter, by the release's rule.
-
-    The release decays every parameter with more than one axis. Its query, key and value biases have two (head,
-    width) and so are decayed; here they are one packed vector, named to keep that rule (Deviation D4).
-    """
-    return parameter.ndim > 1 or name.endswith("in_proj_bias")
 
 
 def dropout_scales(
@@ -207,6 +173,30 @@ class Stack:
 
         return score
 
+    # --- latent codes --------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def codes(self, split: str, step: int, size: int) -> tuple[Float[Tensor, "run b token l h"], Any]:
+        """Return the codes of the tokens that are read out, each attending to itself, and the batches they are of.
+
+        Returns: codes by run, sequence, token, layer and head; the task's batch with the run axis in front.
+        """
+        return self._per_run(self._coder(split, step, size), self.weights, self.tables(split))
+
+    def _coder(self, split: str, step: int, size: int) -> Callable[[Tensor, dict[str, Tensor]], tuple[Tensor, Any]]:
+        n_read = self.task.n_read
+
+        def code(weights: Tensor, tables: dict[str, Tensor]) -> tuple[Tensor, Any]:
+            batch = self.task.draw(split, tables, step, size)
+            settings = {"return_codes": True, "last": n_read}
+            _, layers = functional_call(self.model, self._named(weights), (batch.inputs,), settings)
+            own = [layer[:, :, -n_read:, -n_read:].diagonal(dim1=-2, dim2=-1) for layer in layers]
+            return rearrange(own, "l b h token -> b token l h"), batch
+
+        return code
+
+    # --- what depends on a split ---------------------------------------------------------------------------
+
     def tables(self, split: str) -> dict[str, Tensor]:
         """Return the tables of a split for every run, with the run axis in front."""
         if split not in self._tables:
@@ -223,6 +213,11 @@ class Stack:
     def _named(self, flat: Float[Tensor, " p"]) -> dict[str, Tensor]:
         parts = zip(self._shapes.items(), flat.split(self._sizes), strict=True)
         return {name: part.view(shape) for (name, shape), part in parts}
+
+    def load_weights(self, index: int, content: bytes) -> None:
+        """Set the weights of one run to those of its safetensors bytes."""
+        named = safetensors.torch.load(content)
+        self.weights[index] = self._flat({name: named[name] for name in self._shapes}).to(self.device)
 
     def state_dict(self, index: int) -> dict[str, Tensor]:
         """Return the weights of one run, as `Transformer.load_state_dict` takes them."""

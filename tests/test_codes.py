@@ -12,11 +12,12 @@ from hyla_repro.codes import (
     embedding_table,
     generated_variance,
     neighbour_agreement,
-    response_codes,
+    own_codes,
+    trained,
 )
 from hyla_repro.experiment import Experiment
 from hyla_repro.presets import fuzzy_logic
-from hyla_repro.tasks import FuzzyLogic
+from hyla_repro.stack import Stack
 from hyla_repro.transformer import Transformer
 
 
@@ -32,24 +33,39 @@ def weights(run: Experiment) -> bytes:
 
 def test_codes_are_those_of_the_response_token(run: Experiment) -> None:
     model, task = Transformer(run.model).initialize(0), run.build_task()
-    assert isinstance(task, FuzzyLogic)
-    codes, terms, targets = response_codes(model, task, "heldout", 600)
+    codes, shown = own_codes(Stack([run]), "heldout", 600)
     batch = task.batch("heldout", 1, 100)
     _, layers = model(batch.inputs, return_codes=True)
     expected = torch.stack([layer[:, :, 6, 6] for layer in layers], dim=1)
-    torch.testing.assert_close(codes[500:], expected, rtol=1e-4, atol=1e-5)
-    assert torch.equal(terms[500:], batch.terms)
-    assert torch.equal(targets[500:], batch.targets[:, 0])
+    torch.testing.assert_close(codes[0, 500:, 0], expected, rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(shown, batch, strict=True):
+        assert torch.equal(ours[0, 500:], theirs)
+
+
+def test_a_stack_has_the_codes_of_its_runs_alone(run: Experiment) -> None:
+    runs = [run, run.model_copy(update={"seed": 1})]
+    weights = [safetensors.torch.save(dict(Transformer(run.model).initialize(seed).state_dict())) for seed in (3, 4)]
+    codes, batch = own_codes(trained(runs, weights), "heldout_fixed_query", 60)
+    for index, (one, content) in enumerate(zip(runs, weights, strict=True)):
+        alone, its_batch = own_codes(trained([one], [content]), "heldout_fixed_query", 60)
+        torch.testing.assert_close(codes[index], alone[0], rtol=1e-4, atol=1e-5)
+        assert torch.equal(batch.terms[index], its_batch.terms[0])
+    together = embedding_table(runs, weights, sequences=60)
+    assert together["id"].tolist() == [run.id] * 60 + [runs[1].id] * 60
+    decoded = decoding_table(runs, weights, sequences=600).groupby("id", sort=False)
+    alone = decoding_table(runs[1:], weights[1:], sequences=600)
+    np.testing.assert_allclose(decoded.get_group(runs[1].id)["auc"], alone["auc"], atol=0.02)
 
 
 def test_first_layer_code_of_a_fixed_query_is_constant(run: Experiment) -> None:
-    codes, _, _ = response_codes(Transformer(run.model).initialize(0), run.build_task(), "heldout_fixed_query", 50)
+    codes, _ = own_codes(Stack([run]), "heldout_fixed_query", 50)
+    codes = codes[0, :, 0]
     assert (codes[:, 0] - codes[:1, 0]).abs().max() < 1e-5
     assert (codes[:, 1] - codes[:1, 1]).abs().max() > 1e-3
 
 
 def test_nothing_is_decoded_from_a_constant_code(run: Experiment, weights: bytes) -> None:
-    table = decoding_table(run, weights, sequences=600)
+    table = decoding_table([run], [weights], sequences=600)
     assert set(table["layer"]) == {1, 2}
     first, last = (table[table["layer"] == layer] for layer in (1, 2))
     assert (first[["f1", "train_f1"]] == 0).all(axis=None)
@@ -61,15 +77,15 @@ def test_nothing_is_decoded_from_a_constant_code(run: Experiment, weights: bytes
 def test_terms_written_into_the_code_are_decoded_on_unseen_sequences(
     run: Experiment, weights: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def told(model: Transformer, task: FuzzyLogic, split: str, sequences: int, first_step: int = 0) -> tuple:
+    def told(stack: Stack, split: str, sequences: int, first_step: int = 0) -> tuple:
         seen.append((split, first_step))
-        _, terms, targets = response_codes(model, task, split, sequences, first_step)
-        one_hot = torch.nn.functional.one_hot(terms, 16).sum(1).float()
-        return torch.stack([one_hot, torch.zeros_like(one_hot)], dim=1), terms, targets
+        _, batch = own_codes(stack, split, sequences, first_step)
+        one_hot = torch.nn.functional.one_hot(batch.terms, 16).sum(2).float()
+        return torch.stack([one_hot, torch.zeros_like(one_hot)], dim=2).unsqueeze(2), batch
 
     seen: list[tuple[str, int]] = []
-    monkeypatch.setattr("hyla_repro.codes.response_codes", told)
-    table = decoding_table(run, weights, sequences=1200)
+    monkeypatch.setattr("hyla_repro.codes.own_codes", told)
+    table = decoding_table([run], [weights], sequences=1200)
     assert seen == [("train_fixed_query", 0), ("train_fixed_query", 3), ("heldout_fixed_query", 0)]
     scores = table.groupby("layer")[["f1", "auc", "train_f1", "train_auc"]].agg(["min", "max"])
     assert scores.loc[1].to_numpy() == pytest.approx(1)
@@ -78,7 +94,7 @@ def test_terms_written_into_the_code_are_decoded_on_unseen_sequences(
 
 def test_value_of_a_term_is_that_of_the_function_made_of_it(run: Experiment, weights: bytes) -> None:
     task = run.build_task()
-    table = decoding_table(run, weights, sequences=600).drop_duplicates("term").set_index("term")
+    table = decoding_table([run], [weights], sequences=600).drop_duplicates("term").set_index("term")
     values = torch.full((16,), torch.nan)
     values[torch.tensor(table.index)] = torch.tensor(table["term_value"].to_numpy(), dtype=torch.float32)
     batch = task.batch("heldout_fixed_query", 0, 100)
@@ -93,10 +109,10 @@ def test_chance_is_the_f1_of_always_yes() -> None:
 
 
 def test_embedding_has_a_row_per_sequence(run: Experiment, weights: bytes) -> None:
-    table = embedding_table(run, weights, sequences=120)
+    table = embedding_table([run], [weights], sequences=120)
     assert len(table) == 120
     assert table[["x", "y"]].abs().max().max() == 100
-    pd.testing.assert_frame_equal(table, embedding_table(run, weights, sequences=120))
+    pd.testing.assert_frame_equal(table, embedding_table([run], [weights], sequences=120))
 
 
 def test_neighbours_of_separate_clusters_agree_and_mixed_ones_do_not() -> None:

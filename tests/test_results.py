@@ -157,3 +157,11 @@ def test_runs_of_another_task_have_tables_of_their_own(
     (row,) = summarize(store.runs(sraven)).itertuples()
     assert (row.n_layers, row.n_features, row.n) == (1, 2, 2)
     assert row.heldout == pytest.approx(100 * store.runs(sraven)["heldout"].mean())
+
+
+def test_codes_are_collected_in_stacks_of_one_shape_but_alone_on_a_cpu() -> None:
+    runs = [presets.sraven("smoke", method, seed) for seed in (0, 1) for method in ("hyla", "linear")]
+    models = [(run, run.id.encode()) for run in runs]
+    hyla, linear, hyla_1, linear_1 = models
+    assert results._by_shape(models, "cpu") == [[model] for model in models]
+    assert results._by_shape(models, "cuda") == [[hyla, hyla_1], [linear, linear_1]]

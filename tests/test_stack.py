@@ -16,8 +16,9 @@ from torch import Tensor
 
 from hyla_repro import presets
 from hyla_repro.experiment import Experiment
+from hyla_repro.optimizer import decays, learning_rate, schedule
 from hyla_repro.provenance import compiler_available
-from hyla_repro.stack import Stack, decays, dropout_scales, fitting, learning_rate, schedule
+from hyla_repro.stack import Stack, dropout_scales, fitting
 from hyla_repro.transformer import Transformer
 
 ROOT = Path(__file__).parent.parent
