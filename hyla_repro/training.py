@@ -5,7 +5,6 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,7 +19,6 @@ from hyla_repro.process import catch_signals, keep_freed_memory
 from hyla_repro.provenance import compiler_available, provenance
 from hyla_repro.runs import CURVE, MODEL, Ledger, RunLockedError
 from hyla_repro.stack import Stack, facts_of, stack_size
-from hyla_repro.transformer import Transformer
 
 _CURVE_POINTS, _CURVE_SPACING = 20, 30
 _CURVE_SEQUENCES = 1000
@@ -135,11 +133,8 @@ class _Training:
                 self.save(ledger)
         facts = provenance(self.device, self.compiled)
         for index in self.going:
-            curve = self.curves[index]
-            files = {
-                MODEL: safetensors.torch.save(self.stack.state_dict(index)),
-                CURVE: pd.DataFrame(curve).to_csv(index=False).encode(),
-            }
+            curve, weights = self.curves[index], safetensors.torch.save(self.stack.state_dict(index))
+            files = {MODEL: weights, CURVE: pd.DataFrame(curve).to_csv(index=False).encode()}
             result = {**self._ends[index], "train_loss": curve[-1]["train_loss"], "provenance": facts}
             ledger.commit(self.runs[index], files, result)
 
@@ -154,6 +149,8 @@ def _train_stack(
 ) -> list[DivergedError]:
     """Train locked runs of one shape from checkpoints of one step, or from the start without any."""
     keep_freed_memory()
+    # TensorFloat-32 only where a run's identity says so, whatever the process was told before.
+    torch.set_float32_matmul_precision("high" if runs[0].precision == "tf32" else "highest")
     training = _Training(runs, device, runs[0].steps >= _COMPILE_FROM_STEPS and compiler_available(device))
     if contents:
         training.load(contents)
@@ -200,14 +197,12 @@ def _resumable(runs: Sequence[Experiment], ledger: Ledger) -> list[tuple[list[Ex
             tqdm.write(f"checkpoint {path} is damaged; using the one before it")
         found.append({facts_of(content)["step"]: content for content in checkpoints})
     common = set.intersection(*map(set, found))
-    if common:
-        return [(list(runs), [contents[max(common)] for contents in found])]
-    parts: dict[int, tuple[list[Experiment], list[bytes]]] = {}
-    for run, contents in zip(runs, found, strict=True):
-        part = parts.setdefault(max(contents, default=0), ([], []))
-        part[0].append(run)
-        part[1].extend(contents[step] for step in sorted(contents)[-1:])
-    return list(parts.values())
+    steps = [max(common or contents, default=0) for contents in found]
+    return [
+        ([run for run, at in zip(runs, steps, strict=True) if at == step],
+         [contents[step] for contents, at in zip(found, steps, strict=True) if at == step > 0])
+        for step in dict.fromkeys(steps)
+    ]  # fmt: skip
 
 
 def _stacks(experiments: Sequence[Experiment], device: str) -> list[list[Experiment]]:
@@ -240,17 +235,19 @@ def train(
         budget_seconds: stop, saving a checkpoint, after this time.
 
     Raises:
+        ValueError: a run with precision "tf32" on a CPU.
         KeyboardInterrupt, SystemExit: after SIGINT or SIGTERM, once a checkpoint is saved.
         DivergedError: at the end, when a loss was not finite; such a run is marked and never counted as a result.
     """
     ledger = ledger or Ledger()
+    if device == "cpu" and (coarse := [run for run in experiments if run.precision == "tf32"]):
+        raise ValueError(f"precision='tf32', which takes a GPU: use device='cuda' or float32 for {coarse[0].label}")
     deadline = math.inf if budget_seconds is None else time.monotonic() + budget_seconds
     diverged: list[DivergedError] = []
-    states = {run.id: ledger.state(run) for run in experiments}
-    missing = [run for run in experiments if states[run.id] not in ("done", "diverged")]
-    for run in experiments:
-        if states[run.id] == "done":
-            ledger.tidy(run)
+    states = [(run, ledger.state(run)) for run in experiments]
+    for run in (run for run, state in states if state == "done"):
+        ledger.tidy(run)
+    missing = [run for run, state in states if state not in ("done", "diverged")]
     with catch_signals() as received:
 
         def stop() -> bool:
@@ -300,11 +297,3 @@ def _train_locked(
             waiting[:0] = [part[:half], part[half:]]
     torch.cuda.empty_cache()
     return []
-
-
-def load_model(path: Path | bytes, run: Experiment) -> Transformer:
-    """Return the trained Transformer of a run from its safetensors file or their bytes."""
-    content = path if isinstance(path, bytes) else path.read_bytes()
-    model = Transformer(run.model)
-    model.load_state_dict(safetensors.torch.load(content))
-    return model.eval()

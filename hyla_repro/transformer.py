@@ -1,5 +1,8 @@
 """The transformer of all experiments: pre-LayerNorm blocks around hypernetwork attention (paper, appendix)."""
 
+from pathlib import Path
+
+import safetensors.torch
 import torch
 from einops import rearrange, reduce
 from jaxtyping import Float
@@ -208,3 +211,10 @@ class Transformer(nn.Module):
         if self.config.vocab_size is None:
             return f"(batch, token, n_inputs={self.config.n_inputs})"
         return "(batch, token) of token numbers"
+
+
+def load_model(weights: Path | bytes, config: TransformerConfig) -> Transformer:
+    """Return a trained Transformer from a safetensors file, as `data/models/` and finished runs have, or its bytes."""
+    model = Transformer(config)
+    model.load_state_dict(safetensors.torch.load(weights if isinstance(weights, bytes) else weights.read_bytes()))
+    return model.eval()

@@ -123,7 +123,7 @@ def test_nothing_that_decides_a_result_has_a_default(run: Experiment, field: str
         ({"evaluation_sequences": 0}, r"evaluation_sequences\n.*greater than or equal to 1"),
         ({"seed": -1}, r"seed\n.*greater than or equal to 0"),
         ({"seed": 2**32}, r"seed\n.*less than 4294967296"),
-        ({"precision": "bfloat16"}, r"precision\n.*'float32'"),
+        ({"precision": "bfloat16"}, r"precision\n.*'float32' or 'tf32'"),
         ({"semantics": 2}, r"semantics\n.*1"),
         ({"warmup_steps": 19}, r"warmup_steps=19 needs more than twice as many steps, not 37"),
         ({"momentum": 0.9}, r"momentum\n.*Extra inputs are not permitted"),

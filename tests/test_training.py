@@ -22,8 +22,8 @@ from hyla_repro.experiment import Experiment
 from hyla_repro.runs import CURVE, MODEL, Ledger
 from hyla_repro.stack import Stack
 from hyla_repro.tasks.fuzzy_logic import FuzzyLogic
-from hyla_repro.training import load_model, train
-from hyla_repro.transformer import Transformer
+from hyla_repro.training import train
+from hyla_repro.transformer import Transformer, load_model
 
 ROOT = Path(__file__).parent.parent
 Make = Callable[..., Experiment]
@@ -128,9 +128,9 @@ def test_result_describes_the_trained_model(run: Experiment, ledger: Ledger) -> 
     table, result = curve(ledger, run), ledger.result(run)
     assert list(table.columns) == ["step", "train_loss", "test", "heldout", "unknown_terms"]
     assert table["step"].tolist() == [30, 37]
-    model = load_model(ledger.folder(run) / MODEL, run)
+    model = load_model(ledger.folder(run) / MODEL, run.model)
     assert not model.training
-    again = load_model(ledger.read(run, MODEL), run)
+    again = load_model(ledger.read(run, MODEL), run.model)
     task = run.build_task()
     for split, score in result["scores"].items():
         batch = task.batch(split, 0, run.evaluation_sequences)
@@ -405,6 +405,18 @@ def test_what_a_killed_process_left_in_a_finished_run_goes(make_run: Make, ledge
         (folder / name).write_bytes(b"left")
     train([run], ledger, progress=False)
     assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_tensor_float_is_part_of_the_identity_and_takes_a_gpu(make_run: Make, ledger: Ledger) -> None:
+    plain, coarse = make_run(), make_run(precision="tf32")
+    assert plain.id != coarse.id
+    assert plain.shape != coarse.shape
+    torch.set_float32_matmul_precision("high")
+    with pytest.raises(ValueError, match=r"precision='tf32', which takes a GPU: use device='cuda'"):
+        train([plain, coarse], ledger, progress=False)
+    assert ledger.state(plain) == "missing"
+    train([plain], ledger, progress=False)
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_runs_keep_their_order_on_a_cpu(make_run: Make) -> None:

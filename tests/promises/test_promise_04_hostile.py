@@ -18,7 +18,8 @@ from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
 from hyla_repro.results import Store
 from hyla_repro.runs import Ledger, checkpoint_name, sha256
-from hyla_repro.training import load_model, train
+from hyla_repro.training import train
+from hyla_repro.transformer import load_model
 
 ROOT = Path(__file__).parents[2]
 Count = Callable[[bool], None]
@@ -52,7 +53,7 @@ def test_promise_04_hostile_files_never_execute(
     bomb = Bomb(tmp_path / "exploded")
     content = payloads(bomb)[kind]
     with pytest.raises(Exception):  # noqa: B017, PT011 - whatever the parser says, as long as it only says so
-        load_model(content, run)
+        load_model(content, run.model)
     count(not bomb.path.exists())
     # Named as a sound checkpoint, so that its digest is no obstacle.
     ledger.folder(run).mkdir(parents=True)
@@ -68,7 +69,7 @@ def test_promise_04_hostile_files_never_execute(
     manifest = {name: sha256(content) for name in (f"models/{run.id}.safetensors", RUNS)}
     (tmp_path / "data" / MANIFEST).write_text(str(manifest).replace("'", '"'))
     assert DataFolder(tmp_path / "data").verify() == 2
-    for use in (lambda store: load_model(store.model(run), run), lambda store: store.runs([run])):
+    for use in (lambda store: load_model(store.model(run), run.model), lambda store: store.runs([run])):
         with pytest.raises(Exception):  # noqa: B017, PT011
             use(Store(tmp_path / "data", committed_only=True))
         count(not bomb.path.exists())
