@@ -81,8 +81,8 @@ def _lines(ax: Axes, runs: pd.DataFrame, axis: str, score: str = "heldout", log:
         ax.errorbar(means.index, means["mean"], means["sem"], color=COLORS[method], label=NAMES[method],
                     marker=MARKERS[method], capsize=3, lw=1.5)  # fmt: skip
         ax.plot(x, values, MARKERS[method], ms=3, alpha=0.35, color=COLORS[method])
-    ax.set_xticks(list(places.values()), [f"{value:g}" for value in ticks])
-    ax.margins(x=0.12)
+    ax.set_xticks(list(places.values()), [f"{value:.3g}" for value in ticks])
+    ax.set_xlim(places[ticks[0]] - 0.15 * spread, places[ticks[-1]] + 0.15 * spread)
     ax.grid(axis="y", color="0.9")
     ax.set_axisbelow(True)
 
@@ -102,7 +102,7 @@ def fig4(runs: pd.DataFrame, main: Mapping[str, float]) -> Figure:
         for width, part in shallow.groupby("d_model")
     ]
     deep = runs[(runs["d_model"] == main["d_model"]) & (runs["steps"] == main["steps"])]
-    cuts.append((deep, "n_layers", f"width {main['d_model']:g}, {main['steps'] * 128 / 1e6:g} M problems", "layers"))
+    cuts.append((deep, "n_layers", f"width {main['d_model']:g}, {main['steps'] * 128 / 1e6:.3g} M problems", "layers"))
     figure, axes = _axes(2, len(cuts), 3.2 * len(cuts), 6.0, sharey="row")
     for column, (part, axis, title, label) in enumerate(cuts):
         for ax, score in zip(axes[:, column], ("heldout", "train_loss"), strict=True):

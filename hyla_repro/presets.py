@@ -101,6 +101,7 @@ def sraven(
     seed: int,
     sizes: Sizes | None = None,
     optimization: tuple[float, float, int] | None = None,
+    attention_dropout: float = 0.1,
 ) -> Experiment:
     """Return one SRAVEN run with symbols of 8 values in a grid of 3 x 3 (paper, section on SRAVEN and its appendix).
 
@@ -125,7 +126,7 @@ def sraven(
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         warmup_steps=warmup_steps,
-        attention_dropout=0.1,  # Deviation D1, as above
+        attention_dropout=attention_dropout,  # Deviation D1, as above
         evaluation_sequences=_SRAVEN_EVALUATION[preset],
         seed=seed,
     )  # fmt: skip
@@ -171,8 +172,9 @@ def _ablations(preset: str) -> list[Experiment]:
 
 
 def _dropout(preset: str) -> list[Experiment]:
-    runs = product(("softmax", "hyla"), (0.1, 0.0), _SEEDS[preset])
-    return [fuzzy_logic(preset, variant, seed, attention_dropout=rate) for variant, rate, seed in runs]
+    tasks: tuple[Callable[..., Experiment], ...] = (fuzzy_logic, sraven)
+    points = product(tasks, ("softmax", "hyla"), (0.1, 0.0), _SEEDS[preset])
+    return [make(preset, method, seed, attention_dropout=rate) for make, method, rate, seed in points]
 
 
 def _sraven_main(preset: str) -> list[Experiment]:

@@ -89,7 +89,8 @@ class Store(DataFolder):
             if weights is not None:
                 part = _ANALYSES[name].make([run], [weights])
             parts.append(part.assign(variant=run.method, seed=run.seed))
-        return pd.concat(parts, ignore_index=True)
+        # A part without rows has no types, and would turn whole numbers into floating-point ones.
+        return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
 class _Analysis(NamedTuple):
