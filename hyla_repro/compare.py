@@ -1,6 +1,6 @@
 """Verdicts: what the paper states, what our runs show, and what the rules say of the two."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -45,14 +45,19 @@ def verdict(claim: Claim, results: Results) -> tuple[str, str]:
     return (REPRODUCED if outcome.holds else NOT_REPRODUCED), outcome.ours
 
 
-def best_verdict(claim: Claim, store: Store | None = None) -> tuple[str, str, str]:
-    """Return (verdict, ours, preset) from the largest preset whose runs can decide the claim."""
+def scales(store: Store | None = None) -> list[Results]:
+    """Return the results of the presets that can decide claims, the largest first."""
+    return [Results(preset, store) for preset in ("paper", "laptop")]
+
+
+def best_verdict(claim: Claim, results: Sequence[Results]) -> tuple[str, str, str]:
+    """Return (verdict, ours, preset) from the first of these results that can decide the claim."""
     found = []
     if claim.figure in LIVE:
-        return *verdict(claim, Results("paper", store)), "any"
-    for preset in ("paper", "laptop"):
-        decided, ours = verdict(claim, Results(preset, store))
-        found.append((decided, ours, preset))
+        return *verdict(claim, results[0]), "any"
+    for scale in results:
+        decided, ours = verdict(claim, scale)
+        found.append((decided, ours, scale.preset))
         if decided != NOT_TESTED:
             return found[-1]
     # Nothing decides it: show the preset that at least has numbers.

@@ -31,10 +31,14 @@ class Results:
 
     def __init__(self, preset: str, store: Store | None = None) -> None:
         self.preset, self.store = preset, store or Store()
+        self._tables: dict[tuple[str, str], pd.DataFrame] = {}
 
     def runs(self, figure: str, task: str = FUZZY_LOGIC) -> pd.DataFrame:
         """Return one row per finished run of a figure's runs on one task."""
-        return self.store.runs([run for run in experiments(figure, self.preset) if run.task_name == task])
+        if (figure, task) not in self._tables:
+            wanted = [run for run in experiments(figure, self.preset) if run.task_name == task]
+            self._tables[figure, task] = self.store.runs(wanted)
+        return self._tables[figure, task].copy()
 
     def scores(self, figure: str, task: str = FUZZY_LOGIC) -> pd.DataFrame:
         """Return mean, standard error and number of seeds of every score, per method and grid point.

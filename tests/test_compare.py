@@ -105,13 +105,13 @@ def test_an_empty_store_decides_only_what_needs_no_runs(tmp_path: Path) -> None:
     found = verdicts(store)
     assert [found.pop(name) for name in WITHOUT_RUNS] == [REPRODUCED] * 2
     assert set(found.values()) == {NOT_TESTED}
-    assert best_verdict(next(c for c in claims(store) if c.id == "2c-main"), store)[0] == NOT_TESTED
+    assert best_verdict(next(c for c in claims(store) if c.id == "2c-main"), compare.scales(store))[0] == NOT_TESTED
 
 
 def test_the_larger_preset_decides_where_it_can(tmp_path: Path) -> None:
     store = make_store(tmp_path, like_the_paper, "paper")
     claim = next(claim for claim in claims(store) if claim.id == "2c-main")
-    assert best_verdict(claim, store)[::2] == (REPRODUCED, "paper")
+    assert best_verdict(claim, compare.scales(store))[::2] == (REPRODUCED, "paper")
 
 
 def decoding(f1: float, variants: tuple[str, ...] = METHODS) -> bytes:
