@@ -60,13 +60,13 @@ def test_verify_checks_the_committed_files(monkeypatch: pytest.MonkeyPatch, caps
 def test_budget_stops_saves_and_says_what_is_left(tmp_path: Path) -> None:
     first = run("run", "tablea1", "--budget", "0.2s", runs=tmp_path)
     assert first.returncode == 0, first.stderr
-    assert "0 of 10 runs of tablea1 at preset smoke are finished" in first.stdout
+    assert "0 of 26 runs of tablea1 at preset smoke are finished" in first.stdout
     assert f"Go on with: {sys.executable} -m hyla_repro run tablea1 --budget 0.2s" in first.stdout
     # Cheapest first: HYLA's value networks cost more than linear ones.
     assert first.stdout.index("left: softmax") < first.stdout.index("linear") < first.stdout.index("Go on")
     assert list(tmp_path.glob("*/checkpoint-*.safetensors"))
     status = run("status", "--preset", "smoke", runs=tmp_path)
-    assert "smoke  tablea1    10 runs: 1 paused, 9 missing" in status.stdout
+    assert "smoke  tablea1    26 runs: 25 missing, 1 paused" in status.stdout
 
 
 def test_a_chapter_without_runs_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

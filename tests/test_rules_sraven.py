@@ -60,7 +60,8 @@ def make_store(
 
 
 def verdicts(store: Store, names: tuple[str, ...]) -> dict[str, str]:
-    return {claim.id: verdict(claim, Results("laptop", store))[0] for claim in claims(store) if claim.id in names}
+    results = Results("laptop", store)
+    return {claim.id: verdict(claim, results)[0] for claim in claims(store) if claim.id in names}
 
 
 def test_results_like_the_papers_are_reproduced(tmp_path: Path) -> None:
