@@ -1,6 +1,9 @@
 """One function per figure, one style: colours per method, safe for colour-blind readers, told apart by markers too."""
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +16,7 @@ from hyla_repro import paths
 from hyla_repro.presets import ABLATIONS, METHODS
 from hyla_repro.summary import NAMES
 
+_Arguments = ParamSpec("_Arguments")
 _PALETTE = sns.color_palette("colorblind")
 COLORS = {"softmax": _PALETTE[0], "linear": _PALETTE[1], "hyla": _PALETTE[2]}
 MARKERS = {"softmax": "s", "linear": "^", "hyla": "o"}
@@ -24,7 +28,19 @@ _STYLE = {
 }  # fmt: skip
 
 
-_styled = plt.rc_context(_STYLE)
+def _styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
+    """Draw in the one style of all figures."""
+
+    @wraps(draw)
+    def styled(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> Figure:
+        with plt.rc_context(_STYLE):
+            figure = draw(*arguments, **options)
+            interactive = plt.isinteractive()
+        # The first figure loads the backend, and a notebook shows no second one if what that set is undone.
+        plt.matplotlib.interactive(interactive)
+        return figure
+
+    return styled
 
 
 def _axes(rows: int, columns: int, width: float, height: float, **options: object) -> tuple[Figure, np.ndarray]:

@@ -73,3 +73,18 @@ def test_codes_in_the_plane_mark_the_term_exactly() -> None:
     without, having = figure.axes[1].collections
     assert np.array_equal(having.get_offsets()[:, 0], [0.0, 2.0])
     assert np.array_equal(without.get_offsets()[:, 0], [1.0])
+
+
+def test_a_notebook_goes_on_showing_figures_after_the_first() -> None:
+    """Loading a notebook's backend turns interaction on, within the style of the first figure; it must stay on."""
+
+    @plots._styled
+    def first() -> plt.Figure:
+        plt.ion()
+        return plt.figure()
+
+    first()
+    try:
+        assert plt.isinteractive()
+    finally:
+        plt.ioff()
