@@ -5,6 +5,7 @@ fault and exits 1, or prints the number of pages checked.
 """
 
 import argparse
+import json
 import re
 import sys
 from functools import cached_property
@@ -109,6 +110,16 @@ def _address_faults(page: Page, root: Path, pages: dict[Path, Page]) -> list[str
     return faults
 
 
+def _figure_faults(page: Page, notebook: Path) -> list[str]:
+    """Name the figures that a notebook promises and the page lacks: a cell that draws nothing is no error to a build."""
+    if not notebook.is_file():
+        return []
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    figures = [cell["metadata"].get("mystnb", {}).get("figure", {}) for cell in cells]
+    names = [figure["name"] for figure in figures if "name" in figure]
+    return [f"lacks the figure {name} of {notebook.name}" for name in names if name not in page.ids]
+
+
 def check(root: Path, toc: Path = TOC) -> tuple[int, list[str]]:
     """Return the number of pages of a built book and its faults, a line each."""
     root = root.resolve()
@@ -118,6 +129,7 @@ def check(root: Path, toc: Path = TOC) -> tuple[int, list[str]]:
     faults = [f"{path.relative_to(root)}: is in {toc.name} but was not built" for path in expected if path not in pages]
     for path, page in pages.items():
         found = _content_faults(page, path in expected) + _address_faults(page, root, pages)
+        found += _figure_faults(page, toc.parent / path.relative_to(root).with_suffix(".ipynb"))
         faults += [f"{path.relative_to(root)}: {fault}" for fault in found]
     for path in sorted(root.rglob("*.css")):
         outside = _CSS_ADDRESS.findall(path.read_text(encoding="utf-8", errors="replace"))

@@ -1,5 +1,6 @@
 """The book's settings hold what its pages promise, and the check of the built book finds what it should."""
 
+import json
 import re
 import subprocess
 import sys
@@ -189,6 +190,16 @@ def test_check_finds_a_fault_on_a_page(built, extra, message):
     assert result.returncode == 1
     assert "one.html" in result.stderr
     assert message in result.stderr
+
+
+def test_check_finds_a_figure_that_a_page_lacks(built):
+    """A cell that draws nothing is no error to a build."""
+    figures = [{"metadata": {"mystnb": {"figure": {"name": name}}}} for name in ("top", "fig-2")]
+    (built.parent / "one.ipynb").write_text(json.dumps({"cells": figures}))
+    result = run_check(built)
+    assert result.returncode == 1
+    assert "one.html: lacks the figure fig-2 of one.ipynb" in result.stderr
+    assert "lacks the figure top" not in result.stderr
 
 
 def test_check_finds_a_missing_page_an_empty_page_and_a_font_from_outside(built):
