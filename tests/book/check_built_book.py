@@ -111,7 +111,7 @@ def _address_faults(page: Page, root: Path, pages: dict[Path, Page]) -> list[str
 
 
 def _figure_faults(page: Page, notebook: Path) -> list[str]:
-    """Name the figures that a notebook promises and the page lacks: a cell that draws nothing is no error to a build."""
+    """Name the figures that a notebook promises and the page lacks; a cell that draws nothing fails no build."""
     if not notebook.is_file():
         return []
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
