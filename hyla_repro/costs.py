@@ -63,11 +63,15 @@ def figures(store: Store) -> pd.DataFrame:
         rows.append({
             "figure": f"`{figure}`", "preset": preset, "runs": len(runs),
             "PFLOP": f"{sum(map(total_flop, runs)) / 1e15:.1f}", "device": device,
-            "hours here, of a core or GPU": f"{'≈ ' if None in measured else ''}{total / 60:.1f}",
+            "hours here, of a core or GPU": f"{'≈ ' if None in measured else ''}{_hours(total / 60)}",
             "release, hours of two cores": f"{release_hours(store, runs):.0f}",
-            "as reported, GPU hours": f"{low:.2g} to {high:.2g}" if preset == "paper" else "",
+            "as reported, GPU hours": f"{_hours(low)} to {_hours(high)}" if preset == "paper" else "",
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _hours(number: float) -> str:
+    return f"{number:.0f}" if number >= 100 else f"{number:.1f}"
 
 
 def steps(table: pd.DataFrame) -> pd.DataFrame:
