@@ -126,16 +126,12 @@ def decoding_table(
 
 def _decode(run: Experiment, codes: Sequence[np.ndarray], terms: Sequence[np.ndarray]) -> pd.DataFrame:
     """Return one run's rows from codes (b, l, h) and terms (b, k): to fit, to score in training, to score held out."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     values, rows = _term_values(run), []
     for layer, term in product(range(run.model.n_layers), range(len(values))):
         labels = [(shown == term).any(-1) for shown in terms]
         if not all(label.any() and not label.all() for label in labels):
             continue  # A small training split may lack a term altogether; nothing can be decoded then.
-        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(codes[0][:, layer], labels[0])
+        probe = linear_probe().fit(codes[0][:, layer], labels[0])
         (train_f1, train_auc), (f1, auc) = (
             _probe_scores(probe, part[:, layer], label) for part, label in zip(codes[1:], labels[1:], strict=True)
         )
@@ -145,6 +141,15 @@ def _decode(run: Experiment, codes: Sequence[np.ndarray], terms: Sequence[np.nda
             "train_f1": train_f1, "train_auc": train_auc,
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def linear_probe(class_weight: str | None = None) -> "Pipeline":
+    """Return a logistic regression on standardised codes, the probe of every decoding figure (D6, D17)."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight=class_weight))
 
 
 def _term_values(run: Experiment) -> list[float]:

@@ -13,7 +13,7 @@ import pandas as pd
 from einops import rearrange
 from jaxtyping import Float, Int
 
-from hyla_repro.codes import as_features, in_the_plane, own_codes, trained
+from hyla_repro.codes import as_features, in_the_plane, linear_probe, own_codes, trained
 from hyla_repro.experiment import Experiment
 from hyla_repro.settings import SRAVEN_RULES
 from hyla_repro.stack import CHUNK, Stack
@@ -88,7 +88,7 @@ def rule_decoding_table(
         for run, fit, train, heldout in zip(runs, *collected, strict=True):
             share = np.bincount(heldout.rules) / len(heldout.rules)
             for layer in range(run.model.n_layers):
-                probe = _probe().fit(fit.codes[:, layer], fit.rules)
+                probe = linear_probe(class_weight="balanced").fit(fit.codes[:, layer], fit.rules)
                 near = slice(_NEIGHBOUR_POINTS)
                 rows.append({
                     "id": run.id, "stream": stream, "model": name, "layer": layer + 1,
@@ -99,14 +99,6 @@ def rule_decoding_table(
                     "neighbours_chance": (share**2).sum(),
                 })  # fmt: skip
     return pd.DataFrame(rows).round(5)
-
-
-def _probe() -> "Pipeline":
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
 
 
 def _mean_recall(probe: "Pipeline", codes: np.ndarray, rules: np.ndarray) -> float:

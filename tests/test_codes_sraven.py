@@ -7,6 +7,7 @@ import safetensors.torch
 import torch
 
 from hyla_repro import codes_sraven
+from hyla_repro.codes import linear_probe
 from hyla_repro.codes_sraven import (
     Answers,
     answers,
@@ -88,7 +89,7 @@ def test_a_code_that_names_the_rule_is_decoded(
 
 
 def test_rules_count_equally_however_rare() -> None:
-    probe = codes_sraven._probe().fit(np.array([[0.0], [0.1], [0.2], [5.0]]), np.array([0, 0, 0, 1]))
+    probe = linear_probe(class_weight="balanced").fit(np.array([[0.0], [0.1], [0.2], [5.0]]), np.array([0, 0, 0, 1]))
     codes, rules = np.array([[0.0], [0.1], [0.2], [0.0], [5.0], [0.1]]), np.array([0, 0, 0, 0, 1, 1])
     assert codes_sraven._mean_recall(probe, codes, rules) == 0.75
 
