@@ -74,7 +74,10 @@ class Stack:
         if use_compiler:
             # After eight shapes in one process the compiler leaves a function uncompiled and only warns.
             torch.compiler.reset()
-        self._program: Callable[[], None] = torch.compile(self._advance) if use_compiler else self._advance
+        # The masks are a program of their own: fused into the step, a compiler draws a pair's factor anew for every
+        # sequence and head, which is a third of a step.
+        masks, learn = self._draw_masks, self._learn
+        self._programs = (torch.compile(masks), torch.compile(learn)) if use_compiler else (masks, learn)
         self._graph: torch.cuda.CUDAGraph | None = None
 
     # --- the step ------------------------------------------------------------------------------------------
@@ -86,7 +89,7 @@ class Stack:
                 self._graph = self._capture()
             self._graph.replay()
         else:
-            self._program()
+            self._advance()
         self.step += 1
 
     def _capture(self) -> "torch.cuda.CUDAGraph":
@@ -100,7 +103,7 @@ class Stack:
         torch.cuda.current_stream(self.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            self._program()
+            self._advance()
         for tensor, value in zip(state, before, strict=True):
             tensor.copy_(value)
         return graph
@@ -108,7 +111,7 @@ class Stack:
     def warm_up(self) -> None:
         """Take steps that count for nothing: compilers and libraries may not set themselves up in a recording."""
         for _ in range(3):
-            self._program()
+            self._advance()
 
     def recent(self, count: int) -> list[list[float]]:
         """Return the losses of the last `count` steps, oldest first, one per run.
@@ -121,7 +124,20 @@ class Stack:
         return [rows[step % len(rows)] for step in range(self.step - count, self.step)]
 
     def _advance(self) -> None:
-        gradients, losses = self._per_run(self._gradient, self.weights, self._training_tables)
+        masks, learn = self._programs
+        learn(masks())
+
+    def _draw_masks(self) -> dict[str, Tensor]:
+        model, rate = self.runs[0].model, self.runs[0].attention_dropout
+
+        def draw(tables: dict[str, Tensor]) -> dict[str, Tensor]:
+            scales = dropout_scales(model, rate, tables["seed"], self.clock, self.device)
+            return {} if scales is None else {"code_scales": scales}
+
+        return self._per_run(draw, self._training_tables)
+
+    def _learn(self, masks: dict[str, Tensor]) -> None:
+        gradients, losses = self._per_run(self._gradient, self.weights, self._training_tables | masks)
         rate, correct_first, correct_second = self._schedule.index_select(0, self.clock.view(1))[0]
         rate = rate * self._peak
         self.first.lerp_(gradients, 1 - BETAS[0])
@@ -139,8 +155,7 @@ class Stack:
     def _loss(self, weights: dict[str, Tensor], tables: dict[str, Tensor]) -> Tensor:
         run = self.runs[0]
         batch = self.task.draw("train", tables, self.clock, run.batch_size)
-        scales = dropout_scales(run.model, run.attention_dropout, tables["seed"], self.clock, self.device)
-        settings = {"last": self.task.n_read, "code_scales": scales, "return_imbalance": True}
+        settings = {"last": self.task.n_read, "code_scales": tables.get("code_scales"), "return_imbalance": True}
         outputs, imbalance = functional_call(self.model, weights, (batch.inputs,), settings)
         loss = self.task.loss(outputs, batch)
         return loss if run.load_balancing is None else loss + run.load_balancing * imbalance
