@@ -22,7 +22,7 @@ book: $(READY)  ## Build the book from the committed results (the default)
 	$(BIN)/jupyter-book build book/ -W -n --keep-going
 
 test: $(READY)  ## Run the tests that need neither a GPU nor much time; ARGS="-m slow" for the others
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
 
 check: $(READY)  ## Check style and types
 	$(BIN)/ruff check .

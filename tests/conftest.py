@@ -1,5 +1,6 @@
 """Shared by all tests: one thread, reproducible hypothesis examples, tiny experiments and an empty ledger."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 settings.load_profile("hyla_repro")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("HYLA_REPRO_FAULTS") and config.getoption("numprocesses", None):
+        raise pytest.UsageError("HYLA_REPRO_FAULTS counts faults in one process: call `python -m pytest` without -n")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
