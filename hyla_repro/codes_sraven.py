@@ -76,7 +76,7 @@ def rule_decoding_table(
         runs: SRAVEN runs of one shape, whose codes are collected as one stack.
 
     Returns: one row per run, stream, layer and model (`trained` or `untrained`): `accuracy` on held-out rule
-        combinations, `train_accuracy` on fresh problems of training tasks, `chance`, the accuracy of any constant
+        combinations, `train_accuracy` on fresh problems of training tasks, `chance`, the accuracy of the best constant
         answer on the held-out ones, and `neighbours`, the share of a held-out code's ten nearest others that are of
         its rule, with `neighbours_chance` over all pairs. All in [0, 1].
     Source: paper, Figure 5F. Differs: the aligned streams, the untrained control and the equal weights are ours (D17).

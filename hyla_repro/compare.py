@@ -133,11 +133,12 @@ def _sraven_claims() -> list[Claim]:
               "mean held-out accuracy with the most features below that with the fewest, each method",
               trend("fig5c", "n_features", rises=False)),
         Claim("5e-addition", "fig5e", "The mean codes of addition and difference are close.", "read off the plot",
-              "last layer, cosine similarity of the two above the mean over all other pairs of rules, " + codes,
+              "last layer, cosine similarity of the two above the mean over all other pairs of rules, and by more than "
+              "before training, " + codes,
               rules_sraven.addition_near_difference),
         Claim("5f-decoding", "fig5f", "Rules can be decoded from the latent code, also on held-out tasks.",
-              "read off the plot", "last layer, held-out accuracy above that of a constant answer and that before "
-              f"training, {codes}", rules_sraven.rule_decodable),
+              "read off the plot", "last layer, held-out accuracy above that of the best constant answer and that "
+              f"before training, {codes}", rules_sraven.rule_decodable),
         Claim("5f-late", "fig5f", "They are decoded best in late layers.", "read off the plot",
               "the layer with the highest mean accuracy is in the second half, each method",
               rules_sraven.best_in_late_layers),

@@ -228,7 +228,7 @@ def fig5f(probes: pd.DataFrame) -> Figure:
             ax.errorbar(means.index, means["mean"], means["sem"], ls=style, marker=MARKERS[method], ms=5, capsize=3,
                         color=COLORS[method], alpha=1.0 if model == "trained" else 0.6,
                         label=NAMES[method] if model == "trained" else None)  # fmt: skip
-        ax.axhline(100 * part["chance"].mean(), color="0.4", ls=":", label="constant answer")
+        ax.axhline(100 * part["chance"].mean(), color="0.4", ls=":", label="best constant answer")
         ax.plot([], [], color="0.4", ls="--", label="before training")
         _percent_axis(ax, "rule decoded on held-out tasks (%)")
         ax.set(xlabel="layer", title=title)

@@ -50,10 +50,11 @@ def hyla_leads(results: Results, task: str = FUZZY_LOGIC) -> Outcome:
     # Seeds hold the same combinations out for every method, and that choice is most of the spread: compare by seed.
     leads = {other: results.leads("hyla", other, task) for other in ("softmax", "linear")}
     text = ", ".join(
-        f"{NAMES[other]} by {lead.mean():.1f} ± {lead.sem():.1f}".replace("-", "−") for other, lead in leads.items()
+        f"HYLA minus {NAMES[other]} {lead.mean():.1f} ± {lead.sem():.1f}".replace("-", "−")
+        for other, lead in leads.items()
     )
     clear = [len(lead) >= MIN_SEEDS and lead.mean() > ERRORS_APART * lead.sem() for lead in leads.values()]
-    return Outcome(f"{_list(table, METHODS)}; seed by seed, HYLA leads {text}", all(clear))
+    return Outcome(f"{_list(table, METHODS)}; seed by seed, {text}", all(clear))
 
 
 def _trend(results: Results, axis: str, fixed: str, value: int | float) -> pd.DataFrame | None:

@@ -138,13 +138,15 @@ def code_store(folder: Path, **spoiled: Any) -> Store:
             if trained and run.method == "softmax":
                 values |= {name: spoil(layer) for name, spoil in spoiled.items() if name in values}
             probes.append({"id": run.id, "stream": stream, "model": model, "layer": layer, **values})
-        codes = np.eye(8) + 0.01 * random.normal(size=(8, 8))
-        codes[6] = codes[5] + 0.1 if run.method != "linear" or "pair" not in spoiled else codes[6]
-        means += [
-            {"id": run.id, "model": "trained", "layer": max(layers), "rule": rule,
-             **{f"head_{head}": value for head, value in enumerate(code, 1)}}
-            for rule, code in zip(SRAVEN_RULES, codes, strict=True)
-        ]  # fmt: skip
+        for model in ("trained", "untrained"):
+            codes = np.eye(8) + 0.01 * random.normal(size=(8, 8))
+            alike = {"trained"} if run.method != "linear" else spoiled.get("alike", {"trained"})
+            codes[6] = codes[5] + 0.1 if model in alike else codes[6]
+            means += [
+                {"id": run.id, "model": model, "layer": max(layers), "rule": rule,
+                 **{f"head_{head}": value for head, value in enumerate(code, 1)}}
+                for rule, code in zip(SRAVEN_RULES, codes, strict=True)
+            ]  # fmt: skip
     tables = {RULE_DECODING: probes, MEAN_CODES: means}
     store.write({name: pd.DataFrame(rows).to_csv(index=False).encode() for name, rows in tables.items()})
     return store
@@ -161,7 +163,8 @@ def test_codes_like_the_papers_are_reproduced(tmp_path: Path) -> None:
         ({"accuracy": lambda layer: 0.9 - 0.1 * layer}, {"5f-late"}),
         ({"neighbours": lambda layer: 0.21}, {"5a-clusters"}),
         ({"neighbours": lambda layer: 0.9 - 0.1 * layer}, {"5a-clusters"}),
-        ({"pair": True}, {"5e-addition"}),
+        ({"alike": set()}, {"5e-addition"}),
+        ({"alike": {"trained", "untrained"}}, {"5e-addition"}),
     ],
 )  # fmt: skip
 def test_each_claim_on_codes_fails_when_its_statement_does(
