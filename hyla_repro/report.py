@@ -78,8 +78,9 @@ def page(store: Store, table: pd.DataFrame) -> str:
         "# Reproduction report",
         "This page is written by `hyla-repro report` from the committed runs, and a test fails when it is stale.\n"
         "[How to read a verdict](verdicts.md) explains the terms.",
-        "At `laptop`, fuzzy logic has a fifth of the paper's steps (D11). SRAVEN has two features instead of four, half "
-        "the width and a twentieth of the problems (D16): its accuracies are not comparable with the published ones.",
+        "At `laptop`, fuzzy logic has a fifth of the paper's steps (D11). SRAVEN has two features instead of four, "
+        "half the width and a twentieth of the problems (D16): its accuracies are not comparable with the published "
+        "ones.",
         f"**{len(table)} claims: {tally}.**",
     ]
     for title, level in (
