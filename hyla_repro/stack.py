@@ -75,7 +75,7 @@ class Stack:
             # After eight shapes in one process the compiler leaves a function uncompiled and only warns.
             torch.compiler.reset()
         # The masks are a program of their own: fused into the step, a compiler draws a pair's factor anew for every
-        # sequence and head, which is a third of a step.
+        # sequence and head, up to a quarter of a step on a CPU.
         masks, learn = self._draw_masks, self._learn
         self._programs = (torch.compile(masks), torch.compile(learn)) if use_compiler else (masks, learn)
         self._graph: torch.cuda.CUDAGraph | None = None
