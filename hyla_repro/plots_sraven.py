@@ -116,6 +116,27 @@ def fig4(runs: pd.DataFrame, main: Mapping[str, float]) -> Figure:
 
 
 @_styled
+def composition(curves: pd.DataFrame) -> Figure:
+    """Draw accuracy on held-out against accuracy on training tasks through training: a panel per seed, a line per run.
+
+    Args:
+        curves: rows of `Store.curves` of runs with equal settings.
+    """
+    seeds, top = sorted(curves["seed"].unique()), 100 * curves[["test", "heldout"]].max(axis=None)
+    figure, axes = _axes(1, len(seeds), 3.2 * len(seeds), 3.6, sharex=True, sharey=True)
+    for ax, seed in zip(axes[0], seeds, strict=True):
+        for method in METHODS:
+            curve = curves[(curves["variant"] == method) & (curves["seed"] == seed)].sort_values("step")
+            ax.plot(100 * curve["test"], 100 * curve["heldout"], color=COLORS[method], lw=1.2, marker=MARKERS[method],
+                    ms=3.5, label=NAMES[method])  # fmt: skip
+        ax.plot([0, top], [0, top], color="0.5", ls=":", lw=1)
+        ax.set(title=f"seed {seed}", xlabel="accuracy on training tasks (%)", aspect="equal")
+    axes[0, 0].set_ylabel("accuracy on held-out tasks (%)")
+    _methods_legend(figure, axes)
+    return figure
+
+
+@_styled
 def figa5(runs: pd.DataFrame) -> Figure:
     """Draw accuracy on held-out and on training tasks against the fraction of tasks held out."""
     figure, axes = _axes(1, 2, 8.0, 3.6, sharey=True)

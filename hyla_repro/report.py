@@ -10,7 +10,7 @@ from hyla_repro.compare import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, best_verd
 from hyla_repro.presets import FIGURES, experiments
 from hyla_repro.results import Store, cost
 from hyla_repro.runs import write_atomically
-from hyla_repro.summary import FUZZY_LOGIC, NAMES, SRAVEN, Results
+from hyla_repro.summary import FUZZY_LOGIC, NAMES, SRAVEN, Results, mean_and_error
 
 _PAGES = {
     "fig1": "fig1-attention-is-a-hypernetwork", "fig2c": "fig2c-compositional-generalization",
@@ -49,8 +49,8 @@ def _dropout_section(store: Store) -> str:
     """Show what Deviation D1 is worth: scores on held-out and on training tasks with and without attention dropout."""
     names, results = {FUZZY_LOGIC: "fuzzy logic, R²", SRAVEN: "SRAVEN, accuracy"}, Results("laptop", store)
     rows = [
-        [names[task], NAMES[row.variant], f"{row.attention_dropout:g}", f"{row.test:.1f} ± {row.test_se:.1f}",
-         f"{row.heldout:.1f} ± {row.heldout_se:.1f}", str(row.n)]
+        [names[task], NAMES[row.variant], f"{row.attention_dropout:g}",
+         mean_and_error(row.test, row.test_se), mean_and_error(row.heldout, row.heldout_se), str(row.n)]
         for task in names for row in results.scores("dropout", task).itertuples()
     ]  # fmt: skip
     return _table(["task", "method", "attention dropout", "training tasks (%)", "held-out (%)", "seeds"], rows)

@@ -10,7 +10,7 @@ import pandas as pd
 from hyla_repro.codes import neighbour_agreement
 from hyla_repro.presets import METHODS, experiments
 from hyla_repro.results import DECODING, EMBEDDING
-from hyla_repro.summary import FUZZY_LOGIC, NAMES, Results, identity_errors, percent_interval, wilson
+from hyla_repro.summary import FUZZY_LOGIC, NAMES, Results, identity_errors, mean_and_error, percent_interval, wilson
 
 MIN_SEEDS = 3
 # Where a rule asks for a clear lead, it is this many standard errors of the differences at equal seeds.
@@ -26,7 +26,7 @@ class Outcome(NamedTuple):
 
 
 def _show(row: pd.Series, split: str = "heldout") -> str:
-    return f"{row[split]:.1f} ± {row[split + '_se']:.1f}".replace("-", "−")
+    return mean_and_error(row[split], row[split + "_se"])
 
 
 def _enough(table: pd.DataFrame, variants: Iterable[str]) -> bool:
@@ -50,8 +50,7 @@ def hyla_leads(results: Results, task: str = FUZZY_LOGIC) -> Outcome:
     # Seeds hold the same combinations out for every method, and that choice is most of the spread: compare by seed.
     leads = {other: results.leads("hyla", other, task) for other in ("softmax", "linear")}
     text = ", ".join(
-        f"HYLA minus {NAMES[other]} {lead.mean():.1f} ± {lead.sem():.1f}".replace("-", "−")
-        for other, lead in leads.items()
+        f"HYLA minus {NAMES[other]} {mean_and_error(lead.mean(), lead.sem())}" for other, lead in leads.items()
     )
     clear = [len(lead) >= MIN_SEEDS and lead.mean() > ERRORS_APART * lead.sem() for lead in leads.values()]
     return Outcome(f"{_list(table, METHODS)}; seed by seed, {text}", all(clear))
@@ -89,7 +88,7 @@ def falls_with_heldout(results: Results) -> Outcome:
     drops = heldout[table.columns[0]] - heldout[table.columns[-1]]
     less = {other: drops[other] - drops["hyla"] for other in ("softmax", "linear")}
     text += "; seed by seed, HYLA loses less than " + ", ".join(
-        f"{NAMES[other]} by {lead.mean():.1f} ± {lead.sem():.1f}" for other, lead in less.items()
+        f"{NAMES[other]} by {mean_and_error(lead.mean(), lead.sem())}" for other, lead in less.items()
     )
     return Outcome(f"points lost from {table.columns[0]:.0%} to {table.columns[-1]:.0%} held out: {text}",
                    bool((drop > 0).all() and drop["hyla"] == drop.min()))  # fmt: skip
@@ -140,7 +139,7 @@ def code_twice_wins(results: Results) -> Outcome:
     text = (
         f"lowest of the five: {NAMES[lowest]} {low.min():.1f}; highest of the four: {NAMES[highest]} {high.max():.1f}"
     )
-    apart = f"{lead.mean():.1f} ± {lead.sem():.1f}".replace("-", "−")
+    apart = mean_and_error(lead.mean(), lead.sem())
     return Outcome(f"{text}; seed by seed they are {apart} apart", bool(low.min() > high.max()))
 
 

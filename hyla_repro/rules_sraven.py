@@ -12,7 +12,7 @@ from hyla_repro.presets import ABLATIONS, METHODS, experiments, sraven
 from hyla_repro.results import MEAN_CODES, RULE_DECODING
 from hyla_repro.rules import ERRORS_APART, MIN_SEEDS, MISSING, Outcome
 from hyla_repro.settings import SRAVEN_RULES
-from hyla_repro.summary import NAMES, SRAVEN, Results, paper_values
+from hyla_repro.summary import NAMES, SRAVEN, Results, mean_and_error, paper_values
 
 _AXES = ("steps", "n_features", "d_model", "n_layers", "n_heads", "heldout_fraction")
 # Spearman's rank correlation that 13 rows reach by chance in 5 % of cases (one-sided).
@@ -64,7 +64,7 @@ def _ends(table: pd.DataFrame, digits: int = 1) -> str:
 
 def _apart(leads: pd.Series) -> tuple[str, bool]:
     """Return a difference of equal seeds in words, and whether it is clear."""
-    text = f"{leads.mean():.1f} ± {leads.sem():.1f}".replace("-", "−")
+    text = mean_and_error(leads.mean(), leads.sem())
     return text, bool(len(leads) >= MIN_SEEDS and leads.mean() > ERRORS_APART * leads.sem())
 
 

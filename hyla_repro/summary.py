@@ -1,6 +1,7 @@
 """Our runs in numbers: averages over seeds, the best setting of each method, and the names that tables print."""
 
-from math import factorial, sqrt
+from collections.abc import Iterable
+from math import factorial, isnan, sqrt
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -116,6 +117,52 @@ def by_seed(runs: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     table = 100 * best.pivot(index="variant", columns="seed", values="heldout").rename(columns="seed {}".format)
     training = scores.set_index("variant")["test"].rename("training tasks")
     return table.join(training).reindex(scores["variant"]).rename(index=NAMES).rename_axis(None)
+
+
+def mean_and_error(mean: float, error: float) -> str:
+    """Return a mean with its standard error in words; nothing where there is none."""
+    return "" if isnan(mean) else f"{mean:.1f} ± {error:.1f}".replace("-", "−")
+
+
+def heldout_at(curves: pd.DataFrame, level: float) -> pd.Series:
+    """Return held-out scores where a run's score on training tasks first reaches a level, by variant and seed.
+
+    This takes the speed of learning out of a comparison. Between two evaluations both scores count as straight lines.
+
+    Args:
+        curves: rows of `Store.curves`, whose scores are shares.
+        level: a share.
+
+    Returns: shares; NaN for a run that never reaches the level.
+    """
+
+    def crossing(curve: pd.DataFrame) -> float:
+        curve = curve.sort_values("step")
+        training, heldout = curve["test"].to_numpy(), curve["heldout"].to_numpy()
+        reached = training >= level
+        if not reached.any():
+            return float("nan")
+        last = int(reached.argmax())
+        first = max(last - 1, 0)
+        span = training[last] - training[first]
+        return heldout[first] + (heldout[last] - heldout[first]) * ((level - training[first]) / span if span else 1.0)
+
+    by_run = {run: crossing(curve) for run, curve in curves.groupby(["variant", "seed"])}
+    return pd.Series(by_run, dtype=float).rename_axis(["variant", "seed"])
+
+
+def equal_training(curves: pd.DataFrame, levels: Iterable[float] = (0.2, 0.3, 0.4, 0.5)) -> pd.DataFrame:
+    """Return held-out scores in percent at equal scores on training tasks, and by how much HYLA leads, seed by seed.
+
+    Returns: a column per level; means and standard errors, blank where a run of the method never reaches the level.
+    """
+    columns = {}
+    for level in levels:
+        scores = 100 * heldout_at(curves, level).unstack("variant").reindex(columns=METHODS)
+        leads = {f"HYLA minus {NAMES[other]}": scores["hyla"] - scores[other] for other in ("softmax", "linear")}
+        rows = scores.rename(columns=NAMES).assign(**leads)
+        columns[f"at {level:.0%}"] = rows.agg(lambda row: mean_and_error(row.mean(skipna=False), row.sem()))
+    return pd.DataFrame(columns).rename_axis(None)
 
 
 def paper_values(store: Store | None = None) -> pd.DataFrame:

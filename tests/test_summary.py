@@ -1,11 +1,12 @@
 """Numbers about SRAVEN that its chapter and the report show."""
 
+import pandas as pd
 import pytest
 import torch
 from einops import rearrange
 
 from hyla_repro import rules
-from hyla_repro.summary import ambiguity, percent_interval, sraven_counts, wilson
+from hyla_repro.summary import ambiguity, equal_training, heldout_at, percent_interval, sraven_counts, wilson
 from hyla_repro.tasks import SRaven
 from hyla_repro.tasks.sraven.rules import RULES, bounds, fillings
 
@@ -49,3 +50,30 @@ def test_the_papers_statement_on_ambiguity_holds_by_its_own_definition() -> None
     assert outcome.holds
     assert "with more than one answer 2" in outcome.ours
     assert not rules._ambiguity(100).holds  # too few problems to tell
+
+
+def _curves(**heldout: list[float]) -> pd.DataFrame:
+    """Curves of one seed whose accuracy on training tasks is 0.1, 0.3, 0.2 and 0.5, in shuffled order."""
+    table = {"step": [1, 2, 3, 4], "test": [0.1, 0.3, 0.2, 0.5], "seed": 0}
+    parts = [pd.DataFrame({**table, "heldout": values, "variant": name}) for name, values in heldout.items()]
+    return pd.concat(parts).sample(frac=1, random_state=0)
+
+
+def test_heldout_scores_at_equal_training_scores() -> None:
+    curves = _curves(softmax=[0.0, 0.2, 0.6, 0.9])
+    for level, expected in ((0.05, 0.0), (0.1, 0.0), (0.2, 0.1), (0.3, 0.2), (0.4, 0.8), (0.5, 0.9)):
+        assert heldout_at(curves, level)["softmax", 0] == pytest.approx(expected)
+    assert heldout_at(curves, 0.6).isna().all()
+
+
+def test_leads_at_equal_training_scores_are_of_equal_seeds() -> None:
+    first = _curves(softmax=[0.0, 0.2, 0.2, 0.5], linear=[0.0, 0.1, 0.1, 0.3], hyla=[0.0, 0.3, 0.3, 0.4])
+    second = first.assign(seed=1, heldout=first["heldout"] + 0.4)
+    third = second.assign(seed=2)
+    stops = third.assign(test=third["test"].where(third["variant"] != "hyla", 0.0))
+    table = equal_training(pd.concat([first, second, stops]), (0.3,))
+    assert table.loc["softmax attention", "at 30%"] == "46.7 ± 13.3"
+    assert table.loc[["HYLA", "HYLA minus softmax attention"], "at 30%"].tolist() == ["", ""]
+    table = equal_training(pd.concat([first, second, third]), (0.3, 0.5))
+    assert table.loc["HYLA minus softmax attention"].tolist() == ["10.0 ± 0.0", "−10.0 ± 0.0"]
+    assert table.loc["HYLA minus linear attention"].tolist() == ["20.0 ± 0.0", "10.0 ± 0.0"]
