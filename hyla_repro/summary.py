@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from math import factorial, isnan, sqrt
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from hyla_repro.codes import Agreement
@@ -143,9 +144,9 @@ def heldout_at(curves: pd.DataFrame, level: float) -> pd.Series:
         if not reached.any():
             return float("nan")
         last = int(reached.argmax())
-        first = max(last - 1, 0)
-        span = training[last] - training[first]
-        return heldout[first] + (heldout[last] - heldout[first]) * ((level - training[first]) / span if span else 1.0)
+        # Below the level before, at or above it now; a run that starts above it has one point to take.
+        around = slice(max(last - 1, 0), last + 1)
+        return float(np.interp(level, training[around], heldout[around]))
 
     by_run = {run: crossing(curve) for run, curve in curves.groupby(["variant", "seed"])}
     return pd.Series(by_run, dtype=float).rename_axis(["variant", "seed"])
