@@ -152,7 +152,7 @@ def heldout_at(curves: pd.DataFrame, level: float) -> pd.Series:
     return pd.Series(by_run, dtype=float).rename_axis(["variant", "seed"])
 
 
-def equal_training(curves: pd.DataFrame, levels: Iterable[float] = (0.2, 0.3, 0.4, 0.5)) -> pd.DataFrame:
+def equal_training(curves: pd.DataFrame, levels: Iterable[float] = (0.15, 0.2, 0.3, 0.4, 0.5)) -> pd.DataFrame:
     """Return held-out scores in percent at equal scores on training tasks, and by how much HYLA leads, seed by seed.
 
     Returns: a column per level; means and standard errors, blank where a run of the method never reaches the level.
