@@ -10,7 +10,7 @@ from hyla_repro import rules, rules_sraven
 from hyla_repro.presets import PRESETS
 from hyla_repro.results import Store
 from hyla_repro.rules import MISSING, Outcome
-from hyla_repro.summary import FUZZY_LOGIC, NAMES, SRAVEN, Results, paper_values
+from hyla_repro.summary import FUZZY_LOGIC, NAMES, SRAVEN, Results, mean_and_error, paper_values
 
 REPRODUCED, NOT_REPRODUCED, NOT_TESTED = "reproduced", "not reproduced", "not tested at this scale"
 
@@ -156,7 +156,7 @@ def _levels(store: Store | None) -> list[Claim]:
     names = {FUZZY_LOGIC: ("a1", "fuzzy logic"), SRAVEN: ("a1-sraven", "SRAVEN")}
     return [
         Claim(f"{names[row.task][0]}-{row.variant.replace('_', '-')}", "tablea1",
-              f"{NAMES[row.variant]}, {names[row.task][1]}", f"{row.value:.1f} ± {row.standard_error:.1f}",
+              f"{NAMES[row.variant]}, {names[row.task][1]}", mean_and_error(row.value, row.standard_error),
               "difference at most 2 joint standard errors, paper preset only",
               rules.level(row.variant, row.value, row.standard_error, row.task), level=True)
         for row in paper_values(store).itertuples()

@@ -121,8 +121,9 @@ def by_seed(runs: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_and_error(mean: float, error: float) -> str:
-    """Return a mean with its standard error in words; nothing where there is none."""
-    return "" if isnan(mean) else f"{mean:.1f} ± {error:.1f}".replace("-", "−")
+    """Return a mean with its standard error in words, which no line break parts; nothing where there is none."""
+    unbroken = f"{mean:.1f} ± {error:.1f}".replace("-", "−").replace(" ", "\N{NO-BREAK SPACE}")
+    return "" if isnan(mean) else unbroken
 
 
 def heldout_at(curves: pd.DataFrame, level: float) -> pd.Series:

@@ -72,8 +72,8 @@ def test_leads_at_equal_training_scores_are_of_equal_seeds() -> None:
     third = second.assign(seed=2)
     stops = third.assign(test=third["test"].where(third["variant"] != "hyla", 0.0))
     table = equal_training(pd.concat([first, second, stops]), (0.3,))
-    assert table.loc["softmax attention", "at 30%"] == "46.7 ± 13.3"
+    assert table.loc["softmax attention", "at 30%"] == "46.7\xa0±\xa013.3"
     assert table.loc[["HYLA", "HYLA minus softmax attention"], "at 30%"].tolist() == ["", ""]
     table = equal_training(pd.concat([first, second, third]), (0.3, 0.5))
-    assert table.loc["HYLA minus softmax attention"].tolist() == ["10.0 ± 0.0", "−10.0 ± 0.0"]
-    assert table.loc["HYLA minus linear attention"].tolist() == ["20.0 ± 0.0", "10.0 ± 0.0"]
+    assert table.loc["HYLA minus softmax attention"].tolist() == ["10.0\xa0±\xa00.0", "−10.0\xa0±\xa00.0"]
+    assert table.loc["HYLA minus linear attention"].tolist() == ["20.0\xa0±\xa00.0", "10.0\xa0±\xa00.0"]
