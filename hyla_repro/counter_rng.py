@@ -7,6 +7,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+MAX_STEP = 2**63 - 1
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from operator import index
+from typing import Any
 
 
 class DataError(RuntimeError):
@@ -36,3 +38,20 @@ def choose(what: str, value: object, allowed: Iterable[str]) -> str:
     near = get_close_matches(str(value), names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ValueError(f"unknown {what} {value!r}: {hint}allowed are {', '.join(names)}")
+
+
+def whole_number(name: str, value: Any, low: int, why: str, high: int | None = None) -> int:
+    """Return a number, of Python, numpy or a tensor, as an int.
+
+    Raises: ValueError naming the value, what is allowed and why, for one that is not whole or out of range.
+    """
+    try:
+        number = index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise ValueError(f"{name}={value!r} is not a whole number")
+    if number < low or (high is not None and number > high):
+        allowed = f"{low} or more" if high is None else f"{low} to {high}"
+        raise ValueError(f"{name}={number} is out of range: use {allowed}; {why}")
+    return number

@@ -13,8 +13,8 @@ from einops import rearrange, reduce, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hyla_repro.counter_rng import CounterRNG
-from hyla_repro.errors import choose
+from hyla_repro.counter_rng import MAX_STEP, CounterRNG
+from hyla_repro.errors import choose, whole_number
 from hyla_repro.settings import FuzzyLogicSettings
 
 # split -> (pool of functions, how the inputs are drawn). `test` is `train` with fresh draws.
@@ -103,10 +103,11 @@ class FuzzyLogic(FuzzyLogicSettings):
     def batch(self, split: str, step: int, size: int, device: torch.device | str = "cpu") -> FuzzyLogicBatch:
         """Return the batch of this split and step; a larger size only appends sequences.
 
-        Raises: ValueError for an unknown split, a split without functions, or a size below 1.
+        Raises: ValueError for an unknown split, a split without functions, or a step or size that is not
+            whole or out of range.
         """
-        if size < 1:
-            raise ValueError(f"size={size} is too small: a batch has at least one sequence")
+        step = whole_number("step", step, 0, "it is two words of the random numbers' counter", MAX_STEP)
+        size = whole_number("size", size, 1, "a batch has at least one sequence")
         return self.draw(split, self.tables(split, device), step, size)
 
     def _inputs(self, split: str, seed: Tensor, step: int | Tensor, size: int) -> Float[Tensor, "b t v"]:

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from hyla_repro.counter_rng import CounterRNG
-from hyla_repro.errors import choose
+from hyla_repro.counter_rng import MAX_STEP, CounterRNG
+from hyla_repro.errors import choose, whole_number
 from hyla_repro.settings import SRAVEN_RULES, SRavenSettings
 from hyla_repro.tasks.sraven import rules as rule_functions
 
@@ -126,10 +126,10 @@ class SRaven(SRavenSettings):
     def batch(self, split: str, step: int, size: int, device: torch.device | str = "cpu") -> SRavenBatch:
         """Return the batch of this split and step; a larger size only appends problems.
 
-        Raises: ValueError for an unknown split, or a size below 1.
+        Raises: ValueError for an unknown split, or a step or size that is not whole or out of range.
         """
-        if size < 1:
-            raise ValueError(f"size={size} is too small: a batch has at least one problem")
+        step = whole_number("step", step, 0, "it is two words of the random numbers' counter", MAX_STEP)
+        size = whole_number("size", size, 1, "a batch has at least one problem")
         return self.draw(split, self.tables(split, device), step, size)
 
     def _permutations(self, split: str, seed: Tensor, step: int | Tensor, size: int) -> Int[Tensor, "b column k"]:
