@@ -1,6 +1,6 @@
 """The rules that decide what our SRAVEN runs show of Figures 4 and 5, their appendices, and Table A1."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -70,7 +70,7 @@ def _apart(leads: pd.Series) -> tuple[str, bool]:
 
 _PAIR = ("addition", "difference")
 _LABELS = {
-    "steps": lambda steps: f"{steps * 128 / 1e6:.2g} M problems",
+    "steps": lambda steps: f"{steps * 128 / 1e6:.3g} M problems",
     "d_model": lambda width: f"width {width}",
     "n_layers": lambda layers: f"{layers} layers",
     "heldout_fraction": lambda fraction: f"{fraction:.0%} held out",
@@ -210,8 +210,7 @@ def addition_near_difference(results: Results) -> Outcome:
     table = results.store.analysis(MEAN_CODES, runs)
     if table.empty:
         return Outcome(MISSING, None)
-    last = table[table["layer"] == table["layer"].max()]
-    leads = last.groupby(["model", "variant", "seed"])[list(last.columns)].apply(_lead_of_the_pair).dropna()
+    leads = leads_of_the_pair(table).dropna()
     trained, control = leads.loc["trained"], leads.loc["untrained"].clip(lower=0)
     counts = trained.groupby(level="variant").size().reindex(METHODS).fillna(0)
     if counts.min() < MIN_SEEDS:
@@ -221,7 +220,34 @@ def addition_near_difference(results: Results) -> Outcome:
                    all(_apart(trained.loc[m] - control.loc[m])[1] for m in METHODS))  # fmt: skip
 
 
-def _lead_of_the_pair(means: pd.DataFrame) -> float:
-    matrix = similarity(means)
-    others = [matrix.loc[pair] for pair in combinations(SRAVEN_RULES, 2) if pair != _PAIR]
-    return float(matrix.loc[_PAIR] - np.nanmean(others))
+def leads_of_the_pair(means: pd.DataFrame, rules: Sequence[str] = SRAVEN_RULES) -> pd.Series:
+    """Return the cosine of addition and difference minus the mean over other pairs, by model, variant and seed.
+
+    Args:
+        means: rows of `mean_code_table` with variant and seed; their last layer counts.
+        rules: those whose pairs are compared.
+    """
+    pairs = [pair for pair in combinations(rules, 2) if pair != _PAIR]
+
+    def lead(part: pd.DataFrame) -> float:
+        matrix = similarity(part)
+        return float(matrix.loc[_PAIR] - np.nanmean([matrix.loc[pair] for pair in pairs]))
+
+    last = means[means["layer"] == means["layer"].max()]
+    return last.groupby(["model", "variant", "seed"])[list(last.columns)].apply(lead)
+
+
+def table_of_leads(means: pd.DataFrame, without: str = "constant") -> pd.DataFrame:
+    """Return `leads_of_the_pair` by method, over all pairs of rules and over those without one rule.
+
+    Returns: for both, the means after and before training, and by how much they differ, seed by seed.
+    """
+    others = [rule for rule in SRAVEN_RULES if rule != without]
+    tables = {}
+    for name, rules in (("all pairs", SRAVEN_RULES), (f"without {without}", others)):
+        leads = leads_of_the_pair(means, rules).unstack("model")
+        gains = (leads["trained"] - leads["untrained"]).groupby(level="variant").agg(["mean", "sem"])
+        words = [mean_and_error(row["mean"], row["sem"], 3) for _, row in gains.iterrows()]
+        averages = leads.groupby(level="variant").mean()[["trained", "untrained"]].map("{:.3f}".format)
+        tables[name] = averages.assign(difference=words)
+    return pd.concat(tables, axis="columns").reindex(METHODS).rename(index=NAMES).rename_axis(None)

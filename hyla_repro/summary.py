@@ -120,9 +120,9 @@ def by_seed(runs: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     return table.join(training).reindex(scores["variant"]).rename(index=NAMES).rename_axis(None)
 
 
-def mean_and_error(mean: float, error: float) -> str:
+def mean_and_error(mean: float, error: float, digits: int = 1) -> str:
     """Return a mean with its standard error in words, which no line break parts; nothing where there is none."""
-    unbroken = f"{mean:.1f} ± {error:.1f}".replace("-", "−").replace(" ", "\N{NO-BREAK SPACE}")
+    unbroken = f"{mean:.{digits}f} ± {error:.{digits}f}".replace("-", "−").replace(" ", "\N{NO-BREAK SPACE}")
     return "" if isnan(mean) else unbroken
 
 
@@ -153,15 +153,16 @@ def heldout_at(curves: pd.DataFrame, level: float) -> pd.Series:
     return pd.Series(by_run, dtype=float).rename_axis(["variant", "seed"])
 
 
-def equal_training(curves: pd.DataFrame, levels: Iterable[float] = (0.15, 0.2, 0.3, 0.4, 0.5)) -> pd.DataFrame:
-    """Return held-out scores in percent at equal scores on training tasks, and by how much HYLA leads, seed by seed.
+def equal_training(curves: pd.DataFrame, levels: Iterable[float] = (0.15, 0.2, 0.25, 0.3, 0.35)) -> pd.DataFrame:
+    """Return held-out scores in percent at equal scores on training tasks, and their differences seed by seed.
 
     Returns: a column per level; means and standard errors, blank where a run of the method never reaches the level.
     """
     columns = {}
     for level in levels:
         scores = 100 * heldout_at(curves, level).unstack("variant").reindex(columns=METHODS)
-        leads = {f"HYLA minus {NAMES[other]}": scores["hyla"] - scores[other] for other in ("softmax", "linear")}
+        pairs = (("hyla", "softmax"), ("hyla", "linear"), ("softmax", "linear"))
+        leads = {f"{NAMES[one]} minus {NAMES[other]}": scores[one] - scores[other] for one, other in pairs}
         rows = scores.rename(columns=NAMES).assign(**leads)
         columns[f"at {level:.0%}"] = rows.agg(lambda row: mean_and_error(row.mean(skipna=False), row.sem()))
     return pd.DataFrame(columns).rename_axis(None)

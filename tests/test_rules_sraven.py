@@ -173,3 +173,25 @@ def test_each_claim_on_codes_fails_when_its_statement_does(
     found = verdicts(code_store(tmp_path, **spoiled), CODE_CLAIMS)
     assert {name for name, decided in found.items() if decided == NOT_REPRODUCED} == failing
     assert {name for name, decided in found.items() if decided == REPRODUCED} == set(CODE_CLAIMS) - failing
+
+
+def test_leads_of_addition_and_difference_over_chosen_pairs() -> None:
+    """One rule at a right angle to all others, which are equal: 20 of the 27 other pairs have cosine 1, 7 have 0."""
+    models = ("trained", "untrained")
+    rows = [
+        {"model": model, "variant": method, "seed": seed, "layer": layer, "rule": rule,
+         "head_1": float(not apart), "head_2": float(apart)}
+        for model, method, seed, layer, rule in product(models, METHODS, (0, 1, 2), (1, 2), SRAVEN_RULES)
+        for apart in [rule == "constant" and model == "trained" and layer == 2]
+    ]  # fmt: skip
+    means = pd.DataFrame(rows)
+    leads = rules_sraven.leads_of_the_pair(means)
+    assert leads["trained"].to_numpy() == pytest.approx(7 / 27)
+    assert leads["untrained"].to_numpy() == pytest.approx(0.0)
+    others = [rule for rule in SRAVEN_RULES if rule != "constant"]
+    assert rules_sraven.leads_of_the_pair(means, others).to_numpy() == pytest.approx(0.0)
+    table = rules_sraven.table_of_leads(means)
+    assert list(table.index) == ["softmax attention", "linear attention", "HYLA"]
+    numbers = ["0.259", "0.000", "0.259\xa0±\xa00.000", "0.000", "0.000", "0.000\xa0±\xa00.000"]
+    assert table.loc["HYLA"].tolist() == numbers
+    assert list(dict.fromkeys(table.columns.get_level_values(0))) == ["all pairs", "without constant"]

@@ -76,4 +76,5 @@ def test_leads_at_equal_training_scores_are_of_equal_seeds() -> None:
     assert table.loc[["HYLA", "HYLA minus softmax attention"], "at 30%"].tolist() == ["", ""]
     table = equal_training(pd.concat([first, second, third]), (0.3, 0.5))
     assert table.loc["HYLA minus softmax attention"].tolist() == ["10.0\xa0±\xa00.0", "−10.0\xa0±\xa00.0"]
+    assert table.loc["softmax attention minus linear attention"].tolist() == ["10.0\xa0±\xa00.0", "20.0\xa0±\xa00.0"]
     assert table.loc["HYLA minus linear attention"].tolist() == ["20.0\xa0±\xa00.0", "10.0\xa0±\xa00.0"]
