@@ -1,6 +1,6 @@
 """Errors that name the value, what is allowed and what to do."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from operator import index
 from typing import Any
@@ -55,3 +55,12 @@ def whole_number(name: str, value: Any, low: int, why: str, high: int | None = N
         allowed = f"{low} or more" if high is None else f"{low} to {high}"
         raise ValueError(f"{name}={number} is out of range: use {allowed}; {why}")
     return number
+
+
+def expect_shape(name: str, shape: Sequence[int], expected: Sequence[int], axes: str) -> None:
+    """Refuse an array of another shape than a batch needs, which broadcasting might take.
+
+    Raises: ValueError naming both shapes and the axes.
+    """
+    if tuple(shape) != tuple(expected):
+        raise ValueError(f"{name} has shape {tuple(shape)}: this batch needs {tuple(expected)}, {axes}")

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
+from hyla_repro.errors import whole_number
 from hyla_repro.plots import _PALETTE, COLORS, MARKERS, _axes, _methods_legend, _percent_axis, _styled
 from hyla_repro.presets import METHODS
 from hyla_repro.settings import SRAVEN_RULES
@@ -37,8 +38,7 @@ def sraven_problem(task: SRaven, batch: SRavenBatch, index: int = 0, solution: b
 
     Raises: ValueError for an index outside the batch.
     """
-    if not 0 <= index < len(batch.targets):
-        raise ValueError(f"index={index} is out of range: the batch holds problems 0 to {len(batch.targets) - 1}")
+    index = whole_number("index", index, 0, "it is a problem of the batch", len(batch.targets) - 1)
     size, k = task.grid_size, task.n_features
     grid, orders = task.panels(batch)[index].tolist(), batch.permutations[index].tolist()
     figure, axes = _axes(size, size, size * (0.55 * k + 0.3), size * 1.05 + 0.5)

@@ -234,6 +234,15 @@ def test_exact_answer_has_no_loss_and_score_one() -> None:
     assert task.score(answer, batch).tolist() == [1.0] * 11
 
 
+def test_outputs_for_another_number_of_sequences_are_refused() -> None:
+    """One output would be compared with the targets of all sequences."""
+    task = FuzzyLogic(n_examples=7)
+    batch = task.batch("test", 0, 11)
+    for call in (task.loss, task.score):
+        with pytest.raises(ValueError, match=r"outputs has shape \(1, 1, 1\): this batch needs \(11, 1, 1\)"):
+            call(torch.zeros(1, 1, 1), batch)
+
+
 def by_hand_batch() -> FuzzyLogicBatch:
     """Two sequences with targets (0, 1, 0.5) and (0.25, 0.25, 1); the inputs' own truth values do not matter."""
     inputs = torch.tensor([[[0.1, 0.0], [0.2, 1.0], [0.3, 0.0]], [[0.1, 0.25], [0.2, 0.25], [0.3, 0.0]]])

@@ -1,6 +1,7 @@
 """SRAVEN: rules by hand and by distribution, the split, batches as pure functions, and training end to end."""
 
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -340,6 +341,18 @@ def test_equal_outputs_lose_the_entropy() -> None:
     task = SRaven()
     batch = task.batch("test", 0, 7)
     assert task.loss(torch.zeros(7, 4, 8), batch).item() == pytest.approx(log(8))
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 8), (3, 1, 8), (3, 4, 9), (3, 4, 7), (3, 36, 8)])
+def test_outputs_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    """Broadcast against the targets, the first two would have got a score."""
+    task = SRaven()
+    batch = task.batch("test", 0, 3)
+    for call in (task.loss, task.score):
+        with pytest.raises(
+            ValueError, match=rf"outputs has shape {re.escape(str(shape))}: this batch needs \(3, 4, 8\)"
+        ):
+            call(torch.zeros(shape), batch)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -201,5 +201,7 @@ def test_a_problem_as_a_drawing(solution: bool) -> None:
 def test_problems_outside_the_batch_are_refused(index: int) -> None:
     task = SRaven()
     for call in (render, plots_sraven.sraven_problem):
-        with pytest.raises(ValueError, match=rf"index={index} is out of range: the batch holds problems 0 to 1"):
+        with pytest.raises(
+            ValueError, match=rf"index={index} is out of range: use 0 to 1; it is a problem of the batch"
+        ):
             call(task, task.batch("test", 0, 2), index)

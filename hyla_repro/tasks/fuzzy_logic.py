@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hyla_repro.counter_rng import MAX_STEP, CounterRNG
-from hyla_repro.errors import choose, whole_number
+from hyla_repro.errors import choose, expect_shape, whole_number
 from hyla_repro.settings import FuzzyLogicSettings
 
 # split -> (pool of functions, how the inputs are drawn). `test` is `train` with fresh draws.
@@ -121,15 +121,26 @@ class FuzzyLogic(FuzzyLogicSettings):
         return torch.where(rearrange(keep, "t -> 1 t 1"), fixed, x)
 
     def loss(self, outputs: Float[Tensor, "b 1 1"], batch: FuzzyLogicBatch) -> Float[Tensor, ""]:
-        """Return the mean squared error at the last token."""
+        """Return the mean squared error at the last token.
+
+        Raises: ValueError for outputs of another shape than (b, 1, 1).
+        """
+        self._check(outputs, batch)
         return (rearrange(outputs, "b 1 1 -> b 1") - batch.targets).square().mean()
 
     def score(self, outputs: Float[Tensor, "b 1 1"], batch: FuzzyLogicBatch) -> Float[Tensor, " b"]:
-        """Return R2 of each sequence: 1 minus its squared error over the variance of its own targets."""
+        """Return R2 of each sequence: 1 minus its squared error over the variance of its own targets.
+
+        Raises: ValueError for outputs of another shape than (b, 1, 1).
+        """
+        self._check(outputs, batch)
         values = torch.cat([batch.inputs[:, :-1, -1], batch.targets], dim=-1)
         variance = (values - reduce(values, "b t -> b 1", "mean")).square().mean(-1)
         error = (rearrange(outputs, "b 1 1 -> b 1") - batch.targets).square()
         return 1.0 - rearrange(error, "b 1 -> b") / variance
+
+    def _check(self, outputs: Tensor, batch: FuzzyLogicBatch) -> None:
+        expect_shape("outputs", outputs.shape, (*batch.targets.shape, 1), "(sequence, last token, value)")
 
 
 def formula(terms: Int[Tensor, "k v"]) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hyla_repro.counter_rng import MAX_STEP, CounterRNG
-from hyla_repro.errors import choose, whole_number
+from hyla_repro.errors import choose, expect_shape, whole_number
 from hyla_repro.settings import SRAVEN_RULES, SRavenSettings
 from hyla_repro.tasks.sraven import rules as rule_functions
 
@@ -150,10 +150,22 @@ class SRaven(SRavenSettings):
         )  # fmt: skip
 
     def loss(self, outputs: Float[Tensor, "b k f"], batch: SRavenBatch) -> Float[Tensor, ""]:
-        """Return the mean cross-entropy of the last panel's symbols, in nats per symbol."""
+        """Return the mean cross-entropy of the last panel's symbols, in nats per symbol.
+
+        Raises: ValueError for outputs of another shape than (b, k, f).
+        """
+        self._check(outputs, batch)
         return F.cross_entropy(rearrange(outputs, "b k f -> b f k"), batch.targets)
 
     def score(self, outputs: Float[Tensor, "b k f"], batch: SRavenBatch) -> Float[Tensor, " b"]:
-        """Return 1 where every symbol of the last panel is the likeliest, else 0; NaN where an output is not finite."""
+        """Return 1 where every symbol of the last panel is the likeliest, else 0; NaN where an output is not finite.
+
+        Raises: ValueError for outputs of another shape than (b, k, f).
+        """
+        self._check(outputs, batch)
         right = (outputs.argmax(-1) == batch.targets).all(-1).to(outputs.dtype)
         return torch.where(outputs.isfinite().all(-1).all(-1), right, torch.nan)
+
+    def _check(self, outputs: Tensor, batch: SRavenBatch) -> None:
+        axes = "(problem, symbol of the last panel, value)"
+        expect_shape("outputs", outputs.shape, (*batch.targets.shape, self.n_values), axes)

@@ -2,6 +2,7 @@
 
 from string import ascii_lowercase, digits
 
+from hyla_repro.errors import whole_number
 from hyla_repro.tasks.sraven.rules import RULES
 from hyla_repro.tasks.sraven.task import SRaven, SRavenBatch
 
@@ -17,8 +18,7 @@ def render(task: SRaven, batch: SRavenBatch, index: int = 0, solution: bool = Tr
 
     Raises: ValueError for an index outside the batch.
     """
-    if not 0 <= index < len(batch.targets):
-        raise ValueError(f"index={index} is out of range: the batch holds problems 0 to {len(batch.targets) - 1}")
+    index = whole_number("index", index, 0, "it is a problem of the batch", len(batch.targets) - 1)
     grid = task.panels(batch)[index].tolist()
     width = 1 if task.n_values <= len(_GLYPHS) else len(str(task.n_values - 1))
 
