@@ -58,9 +58,9 @@ def whole_number(name: str, value: Any, low: int, why: str, high: int | None = N
 
 
 def expect_shape(name: str, shape: Sequence[int], expected: Sequence[int], axes: str) -> None:
-    """Refuse an array of another shape than a batch needs, which broadcasting might take.
+    """Refuse an array of another shape than a task needs, which broadcasting might take.
 
     Raises: ValueError naming both shapes and the axes.
     """
     if tuple(shape) != tuple(expected):
-        raise ValueError(f"{name} has shape {tuple(shape)}: this batch needs {tuple(expected)}, {axes}")
+        raise ValueError(f"{name} has shape {tuple(shape)}: this task needs {tuple(expected)} here, {axes}")

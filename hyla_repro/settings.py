@@ -215,7 +215,7 @@ class SRavenSettings:
     def __post_init__(self) -> None:
         for name, low, high, why in (
             ("n_features", 1, 8, "a panel has at least one symbol, and 8! orders of them is what one draw can tell"),
-            ("grid_size", 3, 8, "in rows of two panels addition and difference are constant"),
+            ("grid_size", 3, 8, "rows of two panels leave addition and difference no rule, and 8 is the most tested"),
             ("n_values", self.grid_size, 256, f"distribute-three needs grid_size={self.grid_size} distinct symbols"),
             ("seed", 0, 2**32 - 1, "it is one word of the random numbers' key"),
         ):

@@ -211,8 +211,8 @@ def sraven_counts(task: "SRaven") -> pd.Series:
     orders = factorial(task.n_features) ** task.grid_size
     counts = {
         "tasks": task.n_multisets, "trained on": task.n_multisets - task.n_heldout, "held out": task.n_heldout,
-        "problems of the smallest task": min(sizes) ** task.n_features * orders,
-        "problems of the largest task": max(sizes) ** task.n_features * orders,
+        "ways to draw a problem of the smallest task": min(sizes) ** task.n_features * orders,
+        "ways to draw a problem of the largest task": max(sizes) ** task.n_features * orders,
         "hypotheses per problem": hypotheses(task),
     }  # fmt: skip
     return pd.Series({name: f"{n:,}" if n < 1e9 else f"{n:.1e}" for name, n in counts.items()}, name="number")

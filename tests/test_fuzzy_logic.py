@@ -239,7 +239,7 @@ def test_outputs_for_another_number_of_sequences_are_refused() -> None:
     task = FuzzyLogic(n_examples=7)
     batch = task.batch("test", 0, 11)
     for call in (task.loss, task.score):
-        with pytest.raises(ValueError, match=r"outputs has shape \(1, 1, 1\): this batch needs \(11, 1, 1\)"):
+        with pytest.raises(ValueError, match=r"outputs has shape \(1, 1, 1\): this task needs \(11, 1, 1\)"):
             call(torch.zeros(1, 1, 1), batch)
 
 

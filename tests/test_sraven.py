@@ -350,7 +350,7 @@ def test_outputs_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     batch = task.batch("test", 0, 3)
     for call in (task.loss, task.score):
         with pytest.raises(
-            ValueError, match=rf"outputs has shape {re.escape(str(shape))}: this batch needs \(3, 4, 8\)"
+            ValueError, match=rf"outputs has shape {re.escape(str(shape))}: this task needs \(3, 4, 8\)"
         ):
             call(torch.zeros(shape), batch)
 
@@ -463,7 +463,10 @@ def test_operations_are_those_that_torch_counts(make_sraven: Callable[..., Exper
         ({"n_values": 2}, r"n_values=2 is out of range: use 3 to 256; distribute-three needs grid_size=3 distinct"),
         ({"n_values": 4, "grid_size": 5}, r"n_values=4 is out of range: use 5 to 256; distribute-three needs"),
         ({"n_values": 257}, r"n_values=257 is out of range: use 3 to 256"),
-        ({"grid_size": 2}, r"grid_size=2 is out of range: use 3 to 8; in rows of two panels addition and difference"),
+        (
+            {"grid_size": 2},
+            r"grid_size=2 is out of range: use 3 to 8; rows of two panels leave addition and difference",
+        ),
         ({"grid_size": 9}, r"grid_size=9 is out of range: use 3 to 8"),
         ({"heldout_fraction": 0.0}, r"heldout_fraction=0.0 is not between 0 and 1"),
         ({"heldout_fraction": 1.0}, r"heldout_fraction=1.0 is not between 0 and 1"),

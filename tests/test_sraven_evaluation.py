@@ -1,13 +1,19 @@
 """Fixed evaluation sets: the problems that runs are scored on, files with digests, scores, and problems to look at."""
 
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
-from hyla_repro import plots_sraven, stack
+from hyla_repro import paths, plots_sraven, stack
 from hyla_repro.errors import DataError
 from hyla_repro.tasks import SRaven
 from hyla_repro.tasks.sraven import RULES, EvaluationSet, evaluation, evaluation_set, export, load, render, score
@@ -33,6 +39,8 @@ def test_the_problems_are_those_that_runs_are_scored_on() -> None:
 def test_the_published_set_never_changes() -> None:
     """Scores of other people's models refer to these problems."""
     assert evaluation_set(problems=600).digest == "69cb64cb699b94e1199e826a19cefc4a1e3a2d24fa5bc6047d67e46153f3256d"
+    page = (paths.ROOT / "book" / "fig3-sraven.ipynb").read_text()
+    assert evaluation_set().digest in page, "the chapter names the digest that others compare with"
 
 
 def test_export_and_load_give_the_set_back(tmp_path: Path) -> None:
@@ -41,7 +49,8 @@ def test_export_and_load_give_the_set_back(tmp_path: Path) -> None:
     loaded, drawn = load(tmp_path / "sets"), evaluation_set(task, ("test", "heldout_unpermuted"), 11)
     assert loaded.task == task
     assert loaded.digest == drawn.digest
-    assert set(loaded.problems) == set(drawn.problems)
+    assert list(loaded.problems) == ["test", "heldout_unpermuted"]
+    assert len({loaded, drawn}) == 2, "sets are told apart as objects, and compared by their digests"
     for split, batch in drawn.problems.items():
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(loaded.problems[split], batch, strict=True))
     files = {path.name: path.read_bytes() for path in (tmp_path / "sets").iterdir()}
@@ -67,6 +76,46 @@ def test_damaged_and_missing_files_are_named(name: str, tmp_path: Path) -> None:
     (tmp_path / name).unlink()
     with pytest.raises(DataError, match=rf"cannot be read \(.*{name}.*\): export it again"):
         load(tmp_path)
+
+
+def _panels(tensors: dict[str, torch.Tensor], value: int) -> None:
+    tensors["test/panels"][0, 0, 0, 0] = value
+
+
+CHANGES: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
+    "test/panels is not (3, 3, 3, 4) of unsigned bytes below 8": lambda t: _panels(t, 8),
+    "test/rules is not (3, 4) of unsigned bytes below 8": lambda t: t["test/rules"].fill_(77),
+    "heldout/permutations holds a row that is no permutation": lambda t: t["heldout/permutations"].fill_(1),
+    "heldout/rules is not (3, 4)": lambda t: t.update({"heldout/rules": t["heldout/rules"][:2].clone()}),
+    "test/rules is not": lambda t: t.update({"test/rules": t["test/rules"].float()}),
+    "KeyError('test/rules')": lambda t: t.pop("test/rules"),
+    "unknown split 'ood'": lambda t: t.update({"ood/rules": t["test/rules"].clone()}),
+}
+
+
+@pytest.mark.parametrize("message", CHANGES)
+def test_another_content_with_a_right_digest_is_named(message: str, tmp_path: Path) -> None:
+    export(tmp_path, problems=3)
+    path = tmp_path / "sraven.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    CHANGES[message](tensors)
+    path.write_bytes(safetensors.torch.save(tensors, metadata={"task": json.dumps(asdict(SRaven()))}))
+    _sign(path)
+    with pytest.raises(DataError, match=rf"holds no evaluation set \(.*{re.escape(message)}.*\): export it again"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x02\0\0\0\0\0\0\0{}", b"some other file"])
+def test_other_files_with_a_right_digest_are_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "sraven.safetensors"
+    path.write_bytes(content)
+    _sign(path)
+    with pytest.raises(DataError, match=r"sraven.safetensors holds no evaluation set"):
+        load(tmp_path)
+
+
+def _sign(path: Path) -> None:
+    path.with_name(f"{path.name}.sha256").write_text(f"{sha256(path.read_bytes()).hexdigest()}  {path.name}\n")
 
 
 @pytest.mark.parametrize(
@@ -195,6 +244,13 @@ def test_a_problem_as_a_drawing(solution: bool) -> None:
     drawn = "".join(text for panel in texts for text in panel)
     assert all((letter in drawn) is solution for letter in "ABCD")
     plt.close(figure)
+
+
+def test_batches_of_another_task_are_refused() -> None:
+    batch = SRaven().batch("test", 0, 2)
+    for call in (render, plots_sraven.sraven_problem):
+        with pytest.raises(ValueError, match=r"batch.inputs has shape \(2, 36, 8\): this task needs \(2, 27, 8\)"):
+            call(SRaven(n_features=3), batch)
 
 
 @pytest.mark.parametrize("index", [-1, 2])

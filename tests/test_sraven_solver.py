@@ -313,6 +313,37 @@ def test_inputs_of_another_task_are_refused(shape: tuple[int, ...]) -> None:
             call(SRaven(), torch.zeros(shape))
 
 
+def test_inputs_that_are_no_grid_are_refused() -> None:
+    """The likeliest symbol of zeros or of NaN would be 0, and such a grid would have the answer 0."""
+    task = SRaven()
+    for token, value, wrong in ((3, float("nan"), 0.0), (3, 0.0, 0.0), (3, 0.5, 0.5), (3, 1.0, 1.0), (32, 1.0, 0.0)):
+        inputs = task.batch("test", 0, 5).inputs
+        inputs[2:4, token] = wrong
+        inputs[2:4, token, 1] = value
+        for call in (answer_sets, explanations, is_ambiguous, beliefs, best_guess):
+            with pytest.raises(ValueError, match=r"inputs of problem 2 are no grid \(2 of 5 are not\): need one-hot"):
+                call(task, inputs)
+
+
+def test_problems_that_the_pool_cannot_have_drawn_are_named() -> None:
+    """Their answers would have no probability, 0 / 0."""
+    task = SRaven()
+    inputs = torch.cat([task.batch(split, 0, 40).inputs for split in ("train", "heldout")])
+    for call in (beliefs, best_guess):
+        with pytest.raises(
+            ValueError, match=r"problem \d+ is of no task of pool='train' \(\d+ of 80 are not\): name the pool"
+        ):
+            call(task, inputs, "train")
+    impossible = torch.nn.functional.one_hot(
+        torch.tensor([0, 1, 0, 0, 0, 0, 0, 0, 0] * 2).unflatten(0, (9, 2)), 8
+    ).float()
+    impossible[-1] = 0
+    few = SRaven(n_features=2)
+    assert len(answer_sets(few, impossible.flatten(0, 1)[None]).problems) == 0
+    with pytest.raises(ValueError, match=r"problem 0 is of no task \(1 of 1 are not\)"):
+        beliefs(few, impossible.flatten(0, 1)[None])
+
+
 def test_too_many_correspondences_are_refused() -> None:
     task = SRaven(n_features=6)
     with pytest.raises(ValueError, match=r"n_features=6 in 3 columns have 518400 correspondences: .* up to 20000"):

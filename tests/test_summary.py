@@ -16,7 +16,7 @@ def test_counts_are_those_of_the_paper() -> None:
     assert (counts["tasks"], counts["trained on"], counts["held out"]) == ("330", "248", "82")
     assert counts["hypotheses per problem"] == f"{24**2 * 8**4:,}"
     # All four constant: 8 ** 3 grids each, and 4! orders in each of three columns.
-    assert counts["problems of the smallest task"] == f"{(8**3) ** 4 * 24**3:.1e}"
+    assert counts["ways to draw a problem of the smallest task"] == f"{(8**3) ** 4 * 24**3:.1e}"
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -11,10 +11,12 @@ import numpy as np
 import safetensors.torch
 import torch
 from jaxtyping import Int
+from safetensors import SafetensorError
 from torch import Tensor
 
 from hyla_repro.errors import DataError, choose
 from hyla_repro.runs import sha256, write_atomically
+from hyla_repro.settings import SRAVEN_RULES
 from hyla_repro.tasks.sraven.task import SPLITS, SRaven, SRavenBatch
 
 FILE = "sraven.safetensors"
@@ -23,9 +25,9 @@ PROBLEMS = 10_000
 _CHUNK = 500
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EvaluationSet:
-    """Problems by split; a larger set only appends to a smaller one.
+    """Problems by split; a larger set only appends to a smaller one. Sets are the same if their digests are.
 
     Args:
         task: the settings that the problems are drawn with.
@@ -152,7 +154,10 @@ def export(
 def load(folder: Path) -> EvaluationSet:
     """Return an exported evaluation set.
 
-    Raises: DataError naming a file that is missing, or is not what its digest says.
+    The digest of the file tells damage; that of the set, `EvaluationSet.digest`, tells whether it is the set that
+    others were scored on.
+
+    Raises: DataError naming a file that is missing, is not what its digest says, or holds something else.
     """
     path = Path(folder) / FILE
     try:
@@ -161,12 +166,26 @@ def load(folder: Path) -> EvaluationSet:
         raise DataError(f"{path} or its digest cannot be read ({error}): export it again") from error
     if sha256(content) != digest:
         raise DataError(f"{path} is not what {FILE}.sha256 says: export it again, or fetch both files again")
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    task, tensors = SRaven(**json.loads(header["__metadata__"]["task"])), safetensors.torch.load(content)
-    splits = dict.fromkeys(name.split("/")[0] for name in tensors)
-    return EvaluationSet(task, {split: _batch(task, tensors, split) for split in splits})
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        task, tensors = SRaven(**json.loads(header["__metadata__"]["task"])), safetensors.torch.load(content)
+        splits = {choose("split", name.split("/")[0], SPLITS) for name in tensors}
+        problems = {split: _batch(task, tensors, split) for split in SPLITS if split in splits}
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise DataError(f"{path} holds no evaluation set ({error!r}): export it again") from error
+    return EvaluationSet(task, problems)
 
 
 def _batch(task: SRaven, tensors: Mapping[str, Tensor], split: str) -> SRavenBatch:
-    rules, permutations = (tensors[f"{split}/{name}"].long() for name in ("rules", "permutations"))
-    return task.pack(tensors[f"{split}/panels"].long(), rules, permutations)
+    panels, rules, permutations = (tensors[f"{split}/{name}"] for name in ("panels", "rules", "permutations"))
+    grid, k, n = task.grid_size, task.n_features, len(panels)
+    for name, tensor, shape, end in (
+        ("panels", panels, (n, grid, grid, k), task.n_values),
+        ("rules", rules, (n, k), len(SRAVEN_RULES)),
+        ("permutations", permutations, (n, grid, k), k),
+    ):
+        if tensor.dtype != torch.uint8 or tensor.shape != shape or (tensor.int() >= end).any():
+            raise ValueError(f"{split}/{name} is not {shape} of unsigned bytes below {end}")
+    if (permutations.sort(-1).values != torch.arange(k)).any():
+        raise ValueError(f"{split}/permutations holds a row that is no permutation")
+    return task.pack(panels.long(), rules.long(), permutations.long())

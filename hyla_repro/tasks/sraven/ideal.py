@@ -34,8 +34,8 @@ def beliefs(task: SRaven, inputs: Float[Tensor, "b t f"], pool: str | None = Non
         inputs: of a split with a permutation for every column.
         pool: the tasks known to be possible, train or heldout; None for all multisets, equally probable.
 
-    Raises: ValueError for inputs that are no problems of this task, a task with too many correspondences, or an
-        unknown pool.
+    Raises: ValueError for inputs that are no problems of this task or of the pool, a task with too many
+        correspondences, or an unknown pool.
     """
     found = explanations(task, inputs)
     places = len(SRAVEN_RULES) ** torch.arange(task.n_features)
@@ -45,6 +45,12 @@ def beliefs(task: SRaven, inputs: Float[Tensor, "b t f"], pool: str | None = Non
     rows, answer = rows.unique(dim=0, return_inverse=True)
     summed = torch.zeros(len(rows), dtype=torch.float64, device=inputs.device).index_add(0, answer, weights)
     total = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device).index_add(0, rows[:, 0], summed)
+    if impossible := (total == 0).nonzero().flatten().tolist():
+        tasks = "task" if pool is None else f"task of pool={pool!r}"
+        raise ValueError(
+            f"problem {impossible[0]} is of no {tasks} ({len(impossible)} of {len(inputs)} are not): "
+            "name the pool that the problems are drawn from, or none"
+        )
     return Beliefs(rows[:, 0], rows[:, 1:], summed / total[rows[:, 0]])
 
 

@@ -16,6 +16,7 @@ import torch
 from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from hyla_repro.tasks.sraven.rules import RULES
 from hyla_repro.tasks.sraven.task import SRaven, SRavenBatch
@@ -55,7 +56,7 @@ def explanations(task: SRaven, inputs: Float[Tensor, "b t f"]) -> Explanations:
 def answer_sets(task: SRaven, inputs: Float[Tensor, "b t f"]) -> Answers:
     """Return all answers of each problem, each once: those that some explanation of the shown panels gives.
 
-    Rules may repeat and may form any multiset, held out or not.
+    A grid that no rules explain has none. Rules may repeat and may form any multiset, held out or not.
 
     Raises: ValueError for inputs that are no problems of this task, or a task with too many correspondences.
     """
@@ -123,8 +124,16 @@ def _shown(task: SRaven, inputs: Float[Tensor, "b t f"]) -> Int[Tensor, "b row c
             f"n_features={task.n_features} in {task.grid_size} columns have {count} correspondences: the solver "
             f"takes up to {_MOST_CORRESPONDENCES}, so use fewer features"
         )
+    symbols, n_shown = inputs.argmax(-1), task.n_tokens - task.n_features
+    packed = F.one_hot(symbols, task.n_values)
+    packed[:, n_shown:] = 0
+    if wrong := (inputs != packed).any(-1).any(-1).nonzero().flatten().tolist():
+        raise ValueError(
+            f"inputs of problem {wrong[0]} are no grid ({len(wrong)} of {len(inputs)} are not): "
+            "need one-hot symbols in every panel but the last, and zeros there"
+        )
     grid = task.grid_size
-    return rearrange(inputs.argmax(-1), "b (row column k) -> b row column k", row=grid, column=grid)
+    return rearrange(symbols, "b (row column k) -> b row column k", row=grid, column=grid)
 
 
 @cache

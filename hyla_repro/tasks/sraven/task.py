@@ -142,7 +142,12 @@ class SRaven(SRavenSettings):
         return drawn.expand(size, self.grid_size, n)
 
     def panels(self, batch: SRavenBatch) -> Int[Tensor, "b row column k"]:
-        """Return the symbols of the whole grid, the last panel's from the targets."""
+        """Return the symbols of the whole grid, the last panel's from the targets.
+
+        Raises: ValueError for a batch of a task of other sizes.
+        """
+        expected = (len(batch.targets), self.n_tokens, self.n_inputs)
+        expect_shape("batch.inputs", batch.inputs.shape, expected, "(problem, token, value)")
         shown = batch.inputs[:, : -self.n_features].argmax(-1)
         return rearrange(
             torch.cat([shown, batch.targets], dim=-1), "b (row column k) -> b row column k",
