@@ -177,6 +177,17 @@ def _dropout(preset: str) -> list[Experiment]:
     return [make(preset, method, seed, attention_dropout=rate) for make, method, rate, seed in points]
 
 
+def _warmup(preset: str) -> list[Experiment]:
+    """Return SRAVEN runs with the preset's warm-up, and with one that is as short a part of training as the paper's."""
+    learning_rate, weight_decay, usual = _SRAVEN_OPTIMIZATION[preset][0]
+    other = 3000 if preset == "paper" else SRAVEN_SIZES[preset].steps // 50
+    points = product(("softmax", "hyla"), (usual, other), _SEEDS[preset])
+    return [
+        sraven(preset, method, seed, optimization=(learning_rate, weight_decay, warmup))
+        for method, warmup, seed in points
+    ]
+
+
 def _sraven_main(preset: str) -> list[Experiment]:
     return _sraven_grid(preset, METHODS, [SRAVEN_SIZES[preset]])
 
@@ -262,6 +273,7 @@ FIGURES: dict[str, Callable[[str], list[Experiment]]] = {
     "fig5f": _codes,
     "tablea1": _table_a1,
     "dropout": _dropout,
+    "warmup": _warmup,
 }
 
 
@@ -277,6 +289,6 @@ def experiments(figure: str, preset: str) -> list[Experiment]:
     choose("preset", preset, PRESETS)
     if choose("figure", figure, ["all", *FIGURES]) != "all":
         return FIGURES[figure](preset)
-    order = [_main, _latent, _sraven_main, _ablations, _dropout, _scaling, _sraven_ablations, _data, _heads, _features,
-             _sraven_heldout, _sraven_scaling]  # fmt: skip
+    order = [_main, _latent, _sraven_main, _ablations, _dropout, _warmup, _scaling, _sraven_ablations, _data, _heads,
+             _features, _sraven_heldout, _sraven_scaling]  # fmt: skip
     return _once(run for make in order for run in make(preset))

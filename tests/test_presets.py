@@ -128,6 +128,17 @@ def test_dropout_comparison_changes_dropout_alone() -> None:
 
 
 @pytest.mark.parametrize("preset", presets.PRESETS)
+def test_warmup_comparison_changes_warmup_alone(preset: str) -> None:
+    """Here the shorter one takes the part of training that the paper's longer one takes at most, a fiftieth."""
+    runs = presets.experiments("warmup", preset)
+    usual, other = sorted({run.warmup_steps for run in runs}, key=lambda n: n != runs[0].warmup_steps)
+    assert other == (3000 if preset == "paper" else runs[0].steps // 50)
+    assert len({run.model_copy(update={"warmup_steps": usual}).id for run in runs}) * 2 == len(runs)
+    main = {run.id for run in sraven_runs("tablea1", preset)}
+    assert {run.id for run in runs if run.warmup_steps == usual} <= main
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS)
 def test_model_and_optimisation_of_the_paper(preset: str) -> None:
     for run in presets.experiments("fig2c", preset):
         model = run.model
