@@ -515,26 +515,6 @@ def test_unknown_split_is_named() -> None:
         SRaven().batch("held_out", 0, 2)
 
 
-@pytest.mark.parametrize(
-    ("step", "size", "message"),
-    [
-        (0, 0, r"size=0 is out of range: use 1 or more; a batch has at least one problem"),
-        (0, -1, r"size=-1 is out of range"),
-        (-1, 2, r"step=-1 is out of range: use 0 to 9223372036854775807; it is two words of the random numbers"),
-        (2**63, 2, r"step=9223372036854775808 is out of range"),
-        (True, 2, r"step=True is not a whole number"),
-    ],
-)
-def test_batch_that_cannot_be_is_refused(step: int, size: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        SRaven().batch("train", step, size)
-
-
-def test_the_last_step_is_one_of_its_own() -> None:
-    first, last = (SRaven().batch("train", step, 2).inputs for step in (0, 2**63 - 1))
-    assert not torch.equal(first, last)
-
-
 def test_the_task_is_registered_with_what_training_asks() -> None:
     task = TASKS["sraven"](n_features=3, n_values=7)
     assert (task.n_tokens, task.n_inputs, task.n_outputs, task.n_read) == (27, 7, 7, 3)
