@@ -27,6 +27,14 @@ def test_every_claim_has_a_row_with_its_verdict(fresh: dict[Path, str]) -> None:
         assert any(f"[{row.id}](" in line and f"**{row.verdict}**" in line for line in page.splitlines())
 
 
+def test_each_warm_up_has_a_row_of_its_own(fresh: dict[Path, str]) -> None:
+    """A summary alone would keep the better one, as of all settings of the optimiser."""
+    section = fresh[ROOT / "book" / "report.md"].partition("## Warm-up")[2].partition("\n## ")[0]
+    for method in ("softmax attention", "HYLA"):
+        rows = [line.split(" | ") for line in section.splitlines() if line.startswith(f"| {method}")]
+        assert [(row[1], row[-1]) for row in rows] == [("1000", "3 |"), ("160", "3 |")]
+
+
 def test_linked_chapters_exist() -> None:
     for name in report._PAGES.values():
         assert (ROOT / "book" / f"{name}.ipynb").exists()
