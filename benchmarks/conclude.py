@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hyla_repro.provenance import provenance
+from hyla_repro.training.provenance import provenance
 
 MACHINE = ("device", "instruction_set", "threads", "torch")
 FACTS = (*MACHINE, "commit", "date")

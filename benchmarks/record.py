@@ -14,7 +14,7 @@ import typer
 from conclude import MACHINE
 
 from hyla_repro.costs import MEASUREMENTS
-from hyla_repro.data_folder import DataFolder
+from hyla_repro.ledger.data_folder import DataFolder
 
 
 def merge(before: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:

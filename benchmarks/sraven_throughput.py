@@ -18,10 +18,10 @@ import typer
 from conclude import conclude
 from torch import Tensor
 
-from hyla_repro.process import keep_freed_memory
-from hyla_repro.provenance import compiler_available
 from hyla_repro.tasks import SRaven
 from hyla_repro.tasks.sraven import answer_sets
+from hyla_repro.training.process import keep_freed_memory
+from hyla_repro.training.provenance import compiler_available
 
 BATCH, LARGE, SOLVED = 128, 4096, 512
 

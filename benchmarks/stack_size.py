@@ -20,10 +20,10 @@ from conclude import conclude
 
 from hyla_repro import presets
 from hyla_repro.experiment import Experiment
-from hyla_repro.plan import step_flop
-from hyla_repro.process import keep_freed_memory
-from hyla_repro.provenance import compiler_available
-from hyla_repro.stack import Stack
+from hyla_repro.training.plan import step_flop
+from hyla_repro.training.process import keep_freed_memory
+from hyla_repro.training.provenance import compiler_available
+from hyla_repro.training.stack import Stack
 
 _PASSES_OVER_WEIGHTS = 8  # AdamW: weights and both moments read and written, gradients written and read
 

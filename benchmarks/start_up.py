@@ -17,7 +17,7 @@ import typer
 from conclude import conclude
 
 from hyla_repro import presets
-from hyla_repro.runs import CURVE, MODEL, Ledger
+from hyla_repro.ledger.runs import CURVE, MODEL, Ledger
 
 
 def command(*arguments: str, runs: str) -> Callable[[], object]:

@@ -26,10 +26,10 @@ from torch import Tensor
 
 from hyla_repro import presets
 from hyla_repro.experiment import Experiment
-from hyla_repro.plan import forward_products, step_flop
-from hyla_repro.process import keep_freed_memory
-from hyla_repro.provenance import compiler_available
-from hyla_repro.stack import Stack
+from hyla_repro.training.plan import forward_products, step_flop
+from hyla_repro.training.process import keep_freed_memory
+from hyla_repro.training.provenance import compiler_available
+from hyla_repro.training.stack import Stack
 
 
 def make_products(run: Experiment) -> Callable[[], None]:

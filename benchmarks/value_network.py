@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from hyla_repro import attention
-from hyla_repro.process import keep_freed_memory
+from hyla_repro.training.process import keep_freed_memory
 
 Form = Callable[[Tensor, Tensor], Tensor]
 SHAPES = {"fuzzy logic": (8, 32, (2, 8, 16)), "SRAVEN": (16, 36, (4, 8))}

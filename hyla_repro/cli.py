@@ -13,7 +13,7 @@ import typer
 from hyla_repro.errors import DataError, DivergedError, UnfinishedError, choose
 from hyla_repro.notebook import PARAMETERS, check_device, execute
 from hyla_repro.paths import runs_folder
-from hyla_repro.process import STOPPED, exit_on_signal, run_siblings
+from hyla_repro.training.process import STOPPED, exit_on_signal, run_siblings
 
 if TYPE_CHECKING:
     from hyla_repro.experiment import Experiment
@@ -51,9 +51,9 @@ def run(
     for name, value, least in (("threads", threads, 1), ("processes", processes, 0)):
         if value < least:
             raise ValueError(f"{name}={value} is too small: use at least {least}")
-    from hyla_repro.data_folder import DataFolder
-    from hyla_repro.plan import total_flop
-    from hyla_repro.runs import Ledger
+    from hyla_repro.ledger.data_folder import DataFolder
+    from hyla_repro.ledger.runs import Ledger
+    from hyla_repro.training.plan import total_flop
 
     committed = set() if again else DataFolder().run_ids()
     states = Ledger().states(wanted)
@@ -109,7 +109,7 @@ def _train(candidates: "list[Experiment]", device: str, seconds: float | None, t
         return
     import torch
 
-    from hyla_repro.training import train
+    from hyla_repro.training.loop import train
 
     torch.set_num_threads(threads)
     try:
@@ -126,9 +126,9 @@ def _in_processes(count: int) -> None:
 
 
 def _plan(missing: "list[Experiment]", device: str, processes: int) -> str:
-    from hyla_repro.plan import describe, minutes_per_run
-    from hyla_repro.provenance import device_name
     from hyla_repro.results import timed_runs
+    from hyla_repro.training.plan import describe, minutes_per_run
+    from hyla_repro.training.provenance import device_name
 
     name = device_name(device)
     return describe(missing, minutes_per_run(timed_runs(), name), name, processes)
@@ -139,9 +139,9 @@ def status(preset: Annotated[str, typer.Option(help="smoke, laptop, paper or all
     """Show how many runs of each figure are finished, committed, paused, in training, damaged or missing."""
     from collections import Counter
 
-    from hyla_repro.data_folder import DataFolder
+    from hyla_repro.ledger.data_folder import DataFolder
+    from hyla_repro.ledger.runs import Ledger
     from hyla_repro.presets import FIGURES, PRESETS, experiments
-    from hyla_repro.runs import Ledger
 
     presets = PRESETS if choose("preset", preset, ["all", *PRESETS]) == "all" else [preset]
     ledger, committed = Ledger(), DataFolder().run_ids()
@@ -175,8 +175,8 @@ def export_command(
     part: Annotated[float, typer.Option(help="close a part at this size in MiB")] = 15.0,
 ) -> None:
     """Write finished runs and the newest checkpoints of others as a few files, for another machine."""
-    from hyla_repro.archive import export_runs
-    from hyla_repro.runs import Ledger
+    from hyla_repro.ledger.archive import export_runs
+    from hyla_repro.ledger.runs import Ledger
 
     paths = export_runs(_runs_of(figure, preset), Ledger(), folder, int(part * 2**20))
     typer.echo(f"wrote {len(paths)} files to {folder}; there, `hyla-repro import` takes them in")
@@ -185,8 +185,8 @@ def export_command(
 @app.command("import")
 def import_command(paths: Annotated[list[Path], typer.Argument(help="files written by `hyla-repro export`")]) -> None:
     """Add runs from another machine to the ledger; finished runs stay as they are."""
-    from hyla_repro.archive import import_runs
-    from hyla_repro.runs import Ledger
+    from hyla_repro.ledger.archive import import_runs
+    from hyla_repro.ledger.runs import Ledger
 
     added = import_runs(paths, Ledger())
     typer.echo(f"added {added.finished} runs that have ended and {added.checkpoints} checkpoints; {added.left} were "
@@ -196,7 +196,7 @@ def import_command(paths: Annotated[list[Path], typer.Argument(help="files writt
 @app.command()
 def verify() -> None:
     """Check every file of data/ against its digest."""
-    from hyla_repro.data_folder import DataFolder
+    from hyla_repro.ledger.data_folder import DataFolder
 
     typer.echo(f"{DataFolder().verify()} files are as they were collected")
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from hyla_repro.attention import NORMALIZERS, HypernetworkAttention
 from hyla_repro.counter_rng import CounterRNG
 from hyla_repro.experiment import Experiment
-from hyla_repro.stack import CHUNK, Stack
 from hyla_repro.tasks import FuzzyLogic
 from hyla_repro.tasks.fuzzy_logic import evaluate
+from hyla_repro.training.stack import CHUNK, Stack
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 
 from hyla_repro.codes import as_features, in_the_plane, linear_probe, own_codes, trained
 from hyla_repro.experiment import Experiment
-from hyla_repro.settings import SRAVEN_RULES
-from hyla_repro.stack import CHUNK, Stack
+from hyla_repro.tasks.sraven.settings import SRAVEN_RULES
+from hyla_repro.training.stack import CHUNK, Stack
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

@@ -5,12 +5,12 @@ from itertools import product
 
 import pandas as pd
 
+from hyla_repro.attention.variants import VARIANTS
 from hyla_repro.experiment import Experiment
-from hyla_repro.plan import minutes_per_run, step_flop, total_flop
 from hyla_repro.presets import FIGURES, experiments, fuzzy_logic, sraven
 from hyla_repro.results import Store, timed_runs
-from hyla_repro.settings import VARIANTS
 from hyla_repro.summary import NAMES
+from hyla_repro.training.plan import minutes_per_run, step_flop, total_flop
 
 # Tables below data/measurements, and how each is made.
 MEASUREMENTS = {

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 from hyla_repro.errors import choose
-from hyla_repro.settings import TASK_SETTINGS, FuzzyLogicSettings, SRavenSettings, TransformerConfig
+from hyla_repro.models.config import TransformerConfig
+from hyla_repro.tasks.registry import TASKS
+from hyla_repro.tasks.task import TaskSettings
 
 if TYPE_CHECKING:
-    from hyla_repro.tasks import Task
+    from hyla_repro.tasks.task import Task
 
 
 class Experiment(BaseModel):
@@ -42,7 +44,7 @@ class Experiment(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Experiment":
-        fields = TASK_SETTINGS[choose("task", self.task_name, TASK_SETTINGS)].__dataclass_fields__.keys() - {"seed"}
+        fields = TASKS.settings(self.task_name).__dataclass_fields__.keys() - {"seed"}
         for name in self.task:
             choose(f"setting of {self.task_name}", name, sorted(fields))
         try:
@@ -64,14 +66,12 @@ class Experiment(BaseModel):
         return {k: v for k, v in serialize(self).items() if v is not None or k != "load_balancing"}
 
     @property
-    def task_settings(self) -> FuzzyLogicSettings | SRavenSettings:
+    def task_settings(self) -> TaskSettings:
         """The task's settings, with the run's own seed; `task_name` tells which class `task` belongs to."""
-        return TASK_SETTINGS[self.task_name](**self.task, seed=self.seed)
+        return TASKS.settings(self.task_name)(**self.task, seed=self.seed)
 
     def build_task(self) -> "Task":
         """Return the task generator of this run, with the run's own seed."""
-        from hyla_repro.tasks import TASKS
-
         return TASKS[self.task_name](**self.task, seed=self.seed)
 
     @property
@@ -84,7 +84,7 @@ class Experiment(BaseModel):
     def shape(self) -> str:
         """What runs must share to be trained as one stack: everything but seed, optimiser settings and split."""
         fields = self.model_dump(mode="json", exclude={"seed", "learning_rate", "weight_decay"})
-        varies = TASK_SETTINGS[self.task_name].stackable
+        varies = self.task_settings.stackable
         fields["task"] = {name: value for name, value in self.task.items() if name not in varies}
         return json.dumps(fields, sort_keys=True)
 

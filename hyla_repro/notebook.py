@@ -93,9 +93,9 @@ def start(figure: str, namespace: Mapping[str, Any]) -> Scale:
         return Scale("laptop" if values == DEFAULTS[figure] else "custom", False, "cpu")
     scale = Scale(**values)
     if scale.train:
-        from hyla_repro.data_folder import DataFolder
+        from hyla_repro.ledger.data_folder import DataFolder
         from hyla_repro.presets import experiments
-        from hyla_repro.training import train
+        from hyla_repro.training.loop import train
 
         committed = DataFolder().run_ids()
         train([run for run in experiments(figure, scale.preset) if run.id not in committed], device=scale.device)

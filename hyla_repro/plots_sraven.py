@@ -12,9 +12,9 @@ from matplotlib.patches import Circle
 from hyla_repro.errors import whole_number
 from hyla_repro.plots import _PALETTE, COLORS, MARKERS, _axes, _methods_legend, _percent_axis, _styled
 from hyla_repro.presets import METHODS
-from hyla_repro.settings import SRAVEN_RULES
 from hyla_repro.summary import NAMES
 from hyla_repro.tasks.sraven import RULES, SRaven, SRavenBatch
+from hyla_repro.tasks.sraven.settings import SRAVEN_RULES
 
 _RULE_NAMES = [name.replace("_", " ") for name in SRAVEN_RULES]
 

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
+from hyla_repro.attention.variants import VARIANTS
 from hyla_repro.errors import choose
 from hyla_repro.experiment import Experiment
-from hyla_repro.settings import VARIANTS, TransformerConfig
+from hyla_repro.models.config import TransformerConfig
 
 PRESETS = ("smoke", "laptop", "paper")
 METHODS = ("softmax", "linear", "hyla")

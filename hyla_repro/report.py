@@ -7,9 +7,9 @@ import pandas as pd
 
 from hyla_repro import costs, paths
 from hyla_repro.compare import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, best_verdict, claims, scales
+from hyla_repro.files import write_atomically
 from hyla_repro.presets import FIGURES, experiments
 from hyla_repro.results import Store, cost
-from hyla_repro.runs import write_atomically
 from hyla_repro.summary import FUZZY_LOGIC, NAMES, SRAVEN, Results, mean_and_error, summarize
 
 _PAGES = {

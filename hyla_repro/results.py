@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from hyla_repro import codes, codes_sraven
-from hyla_repro.data_folder import RUNS, DataFolder, table_name
 from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
-from hyla_repro.plan import Timed
+from hyla_repro.ledger.data_folder import RUNS, DataFolder, table_name
+from hyla_repro.ledger.runs import CURVE, MODEL, Ledger
 from hyla_repro.presets import FIGURES, PRESETS, experiments
-from hyla_repro.runs import CURVE, MODEL, Ledger
+from hyla_repro.training.plan import Timed
 
 CURVES, PAPER = "curves.csv", "paper_values.csv"
 DECODING, EMBEDDING = "decoding.csv", "embedding.csv"

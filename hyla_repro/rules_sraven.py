@@ -11,8 +11,8 @@ from hyla_repro.codes_sraven import similarity
 from hyla_repro.presets import ABLATIONS, METHODS, experiments, sraven
 from hyla_repro.results import MEAN_CODES, RULE_DECODING
 from hyla_repro.rules import ERRORS_APART, MIN_SEEDS, MISSING, Outcome
-from hyla_repro.settings import SRAVEN_RULES
 from hyla_repro.summary import NAMES, SRAVEN, Results, mean_and_error, paper_values
+from hyla_repro.tasks.sraven.settings import SRAVEN_RULES
 
 _AXES = ("steps", "n_features", "d_model", "n_layers", "n_heads", "heldout_fraction")
 # Spearman's rank correlation that 13 rows reach by chance in 5 % of cases (one-sided).

@@ -10,7 +10,8 @@ import pandas as pd
 from hyla_repro.codes import Agreement
 from hyla_repro.presets import ABLATIONS, METHODS, experiments
 from hyla_repro.results import PAPER, Store
-from hyla_repro.settings import SRAVEN_RULES, TASK_SETTINGS
+from hyla_repro.tasks.registry import TASKS
+from hyla_repro.tasks.sraven.settings import SRAVEN_RULES
 
 if TYPE_CHECKING:
     from hyla_repro.tasks import SRaven
@@ -83,7 +84,7 @@ def _settings(runs: pd.DataFrame) -> list[str]:
 
 def _splits(runs: pd.DataFrame) -> list[str]:
     (task,) = set(runs["task"])
-    return list(TASK_SETTINGS[task].evaluation_splits)
+    return list(TASKS.settings(task).evaluation_splits)
 
 
 def summarize(runs: pd.DataFrame) -> pd.DataFrame:

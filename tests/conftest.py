@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 # The library is imported inside the fixtures only: a type-checking import hook must come first where one is used.
 if TYPE_CHECKING:
     from hyla_repro.experiment import Experiment
-    from hyla_repro.runs import Ledger
+    from hyla_repro.ledger.runs import Ledger
 
 torch.set_num_threads(1)
 settings.register_profile(
@@ -67,6 +67,6 @@ def run(make_run: "Callable[..., Experiment]") -> "Experiment":
 @pytest.fixture
 def ledger(tmp_path: Path) -> "Ledger":
     """An empty ledger of its own."""
-    from hyla_repro.runs import Ledger
+    from hyla_repro.ledger.runs import Ledger
 
     return Ledger(tmp_path / "runs")

@@ -16,9 +16,9 @@ from hyla_repro.codes import (
     trained,
 )
 from hyla_repro.experiment import Experiment
+from hyla_repro.models.transformer import Transformer
 from hyla_repro.presets import fuzzy_logic
-from hyla_repro.stack import Stack
-from hyla_repro.transformer import Transformer
+from hyla_repro.training.stack import Stack
 
 
 @pytest.fixture

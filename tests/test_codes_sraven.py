@@ -18,10 +18,10 @@ from hyla_repro.codes_sraven import (
     similarity,
 )
 from hyla_repro.experiment import Experiment
+from hyla_repro.models.transformer import Transformer
 from hyla_repro.presets import sraven
-from hyla_repro.settings import SRAVEN_RULES
-from hyla_repro.stack import Stack
-from hyla_repro.transformer import Transformer
+from hyla_repro.tasks.sraven.settings import SRAVEN_RULES
+from hyla_repro.training.stack import Stack
 
 
 @pytest.fixture

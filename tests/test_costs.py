@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 
 from hyla_repro import costs
-from hyla_repro.data_folder import DataFolder
+from hyla_repro.ledger.data_folder import DataFolder
 from hyla_repro.paths import DATA, ROOT
-from hyla_repro.plan import step_flop
 from hyla_repro.presets import experiments, fuzzy_logic
 from hyla_repro.results import Store, timed_runs
+from hyla_repro.training.plan import step_flop
 
 MACHINE = {"device": "a", "instruction_set": "AVX2", "threads": 1, "torch": "2.6"}
 

@@ -5,8 +5,8 @@ from itertools import product
 import pytest
 
 from hyla_repro import presets
+from hyla_repro.attention.variants import VARIANTS
 from hyla_repro.experiment import Experiment
-from hyla_repro.settings import VARIANTS
 
 FIGURES = sorted(presets.FIGURES)
 # Other depths than the main one are shown with one seed.

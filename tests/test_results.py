@@ -8,10 +8,10 @@ import pytest
 from hyla_repro import presets, results
 from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
+from hyla_repro.ledger.runs import Ledger
 from hyla_repro.results import CURVES, RUNS, Store, collect, cost, require
-from hyla_repro.runs import Ledger
 from hyla_repro.summary import summarize
-from hyla_repro.training import train
+from hyla_repro.training.loop import train
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from hyla_repro.compare import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Results, 
 from hyla_repro.experiment import Experiment
 from hyla_repro.presets import METHODS, experiments
 from hyla_repro.results import MEAN_CODES, PAPER, RULE_DECODING, Store, table_name
-from hyla_repro.settings import SRAVEN_RULES
+from hyla_repro.tasks.sraven.settings import SRAVEN_RULES
 
 Change = Callable[[dict[str, Any]], float]
 PUBLISHED = Store().read(PAPER)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from hyla_repro.provenance import provenance
+from hyla_repro.training.provenance import provenance
 
 Count = Callable[[bool], None]
 

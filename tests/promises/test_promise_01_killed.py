@@ -12,16 +12,17 @@ from typing import Any
 
 import pytest
 
-from hyla_repro import results, training
+from hyla_repro import results
 from hyla_repro.experiment import Experiment
-from hyla_repro.runs import CURVE, MODEL, Ledger
-from hyla_repro.stack import Stack
+from hyla_repro.ledger.runs import CURVE, MODEL, Ledger
+from hyla_repro.training import loop
+from hyla_repro.training.stack import Stack
 
 Make = Callable[..., Experiment]
 
 # Every try is a process of its own, forked off one that has imported torch and done nothing with it.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["hyla_repro.results", "hyla_repro.training"])
+processes.set_forkserver_preload(["hyla_repro.results", "hyla_repro.training.loop"])
 
 
 class Clock:
@@ -31,7 +32,7 @@ class Clock:
 
     @classmethod
     def monotonic(cls) -> float:
-        cls.now += training._CHECKPOINT_SECONDS / 3
+        cls.now += loop._CHECKPOINT_SECONDS / 3
         return cls.now
 
 
@@ -63,11 +64,11 @@ def trainee(moment: str, number: int, said: Connection, root: Path, members: lis
     watch("write", os, "fsync")
     watch("rename", Path, "replace")
     watch("clean-up", Path, "unlink", after=True)
-    training.torch.set_num_threads(1)
-    training.time = Clock
+    loop.torch.set_num_threads(1)
+    loop.time = Clock
     if stacked:
-        training._stack_size = lambda members, device: len(members)
-    assert training.train(members, Ledger(root), progress=False) == []
+        loop._stack_size = lambda members, device: len(members)
+    assert loop.train(members, Ledger(root), progress=False) == []
     said.send(seen)
 
 

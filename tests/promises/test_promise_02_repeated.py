@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hyla_repro.experiment import Experiment
-from hyla_repro.runs import CURVE, MODEL, RESULT, Ledger
+from hyla_repro.ledger.runs import CURVE, MODEL, RESULT, Ledger
 from hyla_repro.tasks.fuzzy_logic import SPLITS
 
 ROOT = Path(__file__).parents[2]
@@ -23,8 +23,8 @@ import json, sys
 from pathlib import Path
 import torch
 from hyla_repro.experiment import Experiment
-from hyla_repro.runs import Ledger
-from hyla_repro.training import train
+from hyla_repro.ledger.runs import Ledger
+from hyla_repro.training.loop import train
 torch.set_num_threads(int(sys.argv[3]))
 train([Experiment.model_validate(json.loads(sys.argv[2]))], Ledger(Path(sys.argv[1])), progress=False)
 """

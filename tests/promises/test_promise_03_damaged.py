@@ -7,9 +7,9 @@ import pytest
 
 from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
-from hyla_repro.runs import RESULT, Ledger
-from hyla_repro.stack import Stack, facts_of
-from hyla_repro.training import train
+from hyla_repro.ledger.runs import RESULT, Ledger
+from hyla_repro.training.loop import train
+from hyla_repro.training.stack import Stack, facts_of
 
 Make = Callable[..., Experiment]
 Count = Callable[[bool], None]

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from hyla_repro.archive import import_runs
-from hyla_repro.data_folder import MANIFEST, RUNS, DataFolder
 from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
+from hyla_repro.files import sha256
+from hyla_repro.ledger.archive import import_runs
+from hyla_repro.ledger.data_folder import MANIFEST, RUNS, DataFolder
+from hyla_repro.ledger.runs import Ledger, checkpoint_name
+from hyla_repro.models.transformer import load_model
 from hyla_repro.results import Store
-from hyla_repro.runs import Ledger, checkpoint_name, sha256
-from hyla_repro.training import train
-from hyla_repro.transformer import load_model
+from hyla_repro.training.loop import train
 
 ROOT = Path(__file__).parents[2]
 Count = Callable[[bool], None]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hyla_repro.experiment import Experiment
-from hyla_repro.runs import RESULT, Ledger
+from hyla_repro.ledger.runs import RESULT, Ledger
 
 ROOT = Path(__file__).parents[2]
 Make = Callable[..., Experiment]
@@ -20,11 +20,12 @@ Count = Callable[[bool], None]
 # The command line on runs of this test's own; a checkpoint after every step.
 COMMAND = """
 import json, sys
-from hyla_repro import presets, training
+from hyla_repro import presets
+from hyla_repro.training import loop
 from hyla_repro.experiment import Experiment
 runs = [Experiment.model_validate(run) for run in json.loads(sys.argv[1])]
 presets.FIGURES["fig2c"] = lambda preset: runs
-training._CHECKPOINT_SECONDS = 0.0
+loop._CHECKPOINT_SECONDS = 0.0
 sys.argv[:] = ["hyla-repro", "run", "fig2c", "--processes", "1"]
 from hyla_repro.cli import main
 main()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hyla_repro.experiment import Experiment
-from hyla_repro.runs import Ledger
+from hyla_repro.ledger.runs import Ledger
 
 ROOT = Path(__file__).parents[2]
 Make = Callable[..., Experiment]
@@ -18,10 +18,11 @@ Count = Callable[[bool], None]
 
 RACER = """
 import json, sys, time
-from hyla_repro import presets, training
+from hyla_repro import presets
+from hyla_repro.training import loop
 from hyla_repro.cli import main
 from hyla_repro.experiment import Experiment
-from hyla_repro.stack import Stack
+from hyla_repro.training.stack import Stack
 run = [Experiment.model_validate(json.loads(sys.argv[1]))]
 presets.FIGURES["fig2c"] = lambda preset: run
 advance, until = Stack.advance, float(sys.argv[2])

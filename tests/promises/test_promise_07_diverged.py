@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyla_repro import training
 from hyla_repro.errors import DivergedError
 from hyla_repro.experiment import Experiment
-from hyla_repro.runs import CURVE, DIVERGED, MODEL, Ledger
-from hyla_repro.stack import Stack
-from hyla_repro.training import train
+from hyla_repro.ledger.runs import CURVE, DIVERGED, MODEL, Ledger
+from hyla_repro.training.loop import train
+from hyla_repro.training.stack import Stack
 
 Make = Callable[..., Experiment]
 Count = Callable[[bool], None]

@@ -15,8 +15,8 @@ import nbformat
 import pytest
 
 from hyla_repro.experiment import Experiment
-from hyla_repro.runs import Ledger
-from hyla_repro.stack import facts_of
+from hyla_repro.ledger.runs import Ledger
+from hyla_repro.training.stack import facts_of
 
 ROOT = Path(__file__).parents[2]
 Count = Callable[[bool], None]
@@ -172,10 +172,10 @@ TRAINING = """
 import json, os, time
 from contextlib import contextmanager
 from pathlib import Path
-from hyla_repro import stack, training
+from hyla_repro.training import loop, stack
 from hyla_repro.experiment import Experiment
-from hyla_repro.runs import Ledger
-advance, catch_signals, told = stack.Stack.advance, training.catch_signals, []
+from hyla_repro.ledger.runs import Ledger
+advance, catch_signals, told = stack.Stack.advance, loop.catch_signals, []
 
 @contextmanager
 def watched():
@@ -190,9 +190,9 @@ def stopping(self):
         while not told[0]:
             time.sleep(0.01)
 
-stack.Stack.advance, training.catch_signals = stopping, watched
+stack.Stack.advance, loop.catch_signals = stopping, watched
 run = Experiment.model_validate_json(Path("run.json").read_text())
-training.train([run], Ledger(Path("runs")), progress=False)
+loop.train([run], Ledger(Path("runs")), progress=False)
 """
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from hyla_repro import presets, training
+from hyla_repro import presets
 from hyla_repro.cli import main
 from hyla_repro.experiment import Experiment
-from hyla_repro.runs import CURVE, MODEL, Ledger
-from hyla_repro.stack import Stack, facts_of
-from hyla_repro.training import train
+from hyla_repro.ledger.runs import CURVE, MODEL, Ledger
+from hyla_repro.training.loop import train
+from hyla_repro.training.stack import Stack, facts_of
 
 ROOT = Path(__file__).parents[2]
 Make = Callable[..., Experiment]
@@ -27,7 +27,9 @@ INT, TERM = int(signal.SIGINT), int(signal.SIGTERM)
 # several processes it sends them to the one that started it, and waits until that has passed them on.
 COMMAND = """
 import atexit, importlib.abc, json, os, select, signal, sys
-from hyla_repro import cli, presets, process, runs
+from hyla_repro import cli, presets
+from hyla_repro.ledger import runs
+from hyla_repro.training import process
 settings, faults, seconds = map(json.loads, sys.argv[1:4])
 child, seen = "CHILD" in os.environ, {}
 
@@ -53,11 +55,11 @@ class Importing(importlib.abc.MetaPathFinder):
 
 train = cli._train
 def watched(*arguments):
-    from hyla_repro import stack, training
+    from hyla_repro.training import loop, stack
     watch("build", stack.Stack, "__init__")
     watch("step", stack.Stack, "advance", after=True)
     watch("evaluation", stack.Stack, "evaluate")
-    training._CHECKPOINT_SECONDS = seconds
+    loop._CHECKPOINT_SECONDS = seconds
     train(*arguments)
 
 def siblings(command, count):

@@ -10,8 +10,8 @@ import pytest
 
 from hyla_repro import paths
 from hyla_repro.cli import main
-from hyla_repro.data_folder import DataFolder
 from hyla_repro.errors import DataError
+from hyla_repro.ledger.data_folder import DataFolder
 from hyla_repro.presets import experiments
 from hyla_repro.results import Store
 

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from hyla_repro.errors import DataError, choose
-from hyla_repro.runs import sha256, write_atomically
-from hyla_repro.settings import SRAVEN_RULES
+from hyla_repro.files import sha256, write_atomically
+from hyla_repro.tasks.sraven.settings import SRAVEN_RULES
 from hyla_repro.tasks.sraven.task import SPLITS, SRaven, SRavenBatch
 
 FILE = "sraven.safetensors"

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hyla_repro.errors import choose
-from hyla_repro.settings import SRAVEN_RULES
 from hyla_repro.tasks.sraven.rules import fillings
+from hyla_repro.tasks.sraven.settings import SRAVEN_RULES
 from hyla_repro.tasks.sraven.solver import explanations
 from hyla_repro.tasks.sraven.task import SRaven
 

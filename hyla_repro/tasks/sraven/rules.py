@@ -8,7 +8,7 @@ from einops import rearrange, repeat
 from jaxtyping import Int
 from torch import Tensor
 
-from hyla_repro.settings import SRAVEN_RULES
+from hyla_repro.tasks.sraven.settings import SRAVEN_RULES
 
 Numbers = Int[Tensor, "*b row draw"]
 Rows = Int[Tensor, "*b row column"]

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from hyla_repro.counter_rng import MAX_STEP, CounterRNG
 from hyla_repro.errors import choose, expect_shape, whole_number
-from hyla_repro.settings import SRAVEN_RULES, SRavenSettings
 from hyla_repro.tasks.sraven import rules as rule_functions
+from hyla_repro.tasks.sraven.settings import SRAVEN_RULES, SRavenSettings
 
 # split -> (pool of rule multisets, how the columns permute the features). `test` is `train` with fresh problems.
 SPLITS = {

@@ -1,0 +1,106 @@
+"""Committed files: listed with their digests, checked before use, written whole; without pandas or torch."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+from hyla_repro import paths
+from hyla_repro.errors import DataError
+from hyla_repro.files import sha256, write_atomically
+
+MANIFEST, RUNS = "manifest.json", "runs.csv"
+_STAGING, _READY = ".staging", ".ready"
+_ADVICE = "restore it with `git checkout data`, or make it again with `hyla-repro collect`"
+
+
+def table_name(name: str, task: str) -> str:
+    """Return the file of a table for the runs of one task, which have columns of their own."""
+    return name if task == "fuzzy_logic" else f"{task}_{name}"
+
+
+class DataFolder:
+    """The folder of committed results, every file of it listed with its digest in manifest.json.
+
+    Args:
+        folder: `data` in the repository if None.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or paths.DATA
+
+    def manifest(self) -> dict[str, str]:
+        """Return the digest of every committed file.
+
+        Raises: DataError if the manifest is missing or no JSON.
+        """
+        try:
+            return json.loads((self.folder / MANIFEST).read_text())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.folder / MANIFEST} cannot be read ({error}): {_ADVICE}") from error
+
+    def read(self, name: str) -> bytes:
+        """Return a committed file.
+
+        Raises: DataError naming a file that is missing, not listed or altered, and what to do.
+        """
+        path, digests = self.folder / name, self.manifest()
+        if name not in digests:
+            raise DataError(f"{path} is not listed in {MANIFEST}, which has {', '.join(sorted(digests))}: {_ADVICE}")
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error}): {_ADVICE}") from error
+        if sha256(content) != digests[name]:
+            raise DataError(f"{path} was altered since it was collected (its digest differs): {_ADVICE}")
+        return content
+
+    def run_ids(self) -> set[str]:
+        """Return the identities of the committed runs, of every task."""
+        tables = [self.read(name).decode().splitlines() for name in self.manifest() if name.endswith(RUNS)]
+        return {row["id"] for table in tables for row in csv.DictReader(table)}
+
+    def verify(self) -> int:
+        """Check every file against the manifest and return how many there are.
+
+        Raises: DataError naming the first file that is missing, altered or not listed.
+        """
+        digests = self.manifest()
+        for name in digests:
+            self.read(name)
+        listed = {*digests, MANIFEST, "README.md"}
+        strays = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()} - listed
+        if strays:
+            raise DataError(f"{self.folder} holds files that {MANIFEST} does not list: {sorted(strays)}: {_ADVICE}")
+        return len(digests)
+
+    def write(self, files: dict[str, bytes]) -> None:
+        """Write files and the manifest that lists them with those already there: all of it, or nothing.
+
+        Everything is staged first, the renaming of that folder decides, and `recover` moves the files to their places.
+        """
+        self.recover()
+        digests = self.manifest() if (self.folder / MANIFEST).exists() else {}
+        digests |= {name: sha256(content) for name, content in files.items()}
+        manifest = (json.dumps(digests, indent=1, sort_keys=True) + "\n").encode()
+        staging = self.folder / _STAGING
+        try:
+            for name, content in {**files, MANIFEST: manifest}.items():
+                write_atomically(staging / name, content)
+            staging.replace(self.folder / _READY)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        self.recover()
+
+    def recover(self) -> None:
+        """End a write that was killed: undo it, or finish it if all of it had been staged."""
+        shutil.rmtree(self.folder / _STAGING, ignore_errors=True)
+        ready = self.folder / _READY
+        if not ready.exists():
+            return
+        staged = [path for path in ready.rglob("*") if path.is_file()]
+        for path in sorted(staged, key=lambda path: path.name == MANIFEST):
+            target = self.folder / path.relative_to(ready)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+        shutil.rmtree(ready)

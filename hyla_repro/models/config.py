@@ -1,0 +1,71 @@
+"""What a transformer is made of, checked and without torch: its kind of attention, its sizes, its feed-forward."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from hyla_repro.attention.variants import VARIANTS
+from hyla_repro.errors import choose
+
+
+class TransformerConfig(BaseModel):
+    """Sizes and kind of a transformer; every field that changes a result must be given.
+
+    Exactly one of n_inputs (a linear embedding of vectors) and vocab_size (a token embedding, tied to the
+    read-out) is set. qk_dim and v_dim are totals over the heads. n_experts, each of width d_ff, and experts_per_token
+    belong to the feed-forward "moe" and to no other.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variant: str
+    n_layers: int = Field(ge=1)
+    d_model: int = Field(ge=1)
+    n_heads: int = Field(ge=1)
+    qk_dim: int = Field(ge=1)
+    v_dim: int = Field(ge=1)
+    d_ff: int = Field(ge=1)
+    n_positions: int = Field(ge=2)
+    n_inputs: int | None = None
+    n_outputs: int | None = None
+    vocab_size: int | None = None
+    causal: bool = False
+    feed_forward: Literal["gelu", "swiglu", "moe"] = "gelu"
+    n_experts: int | None = Field(default=None, ge=2)
+    experts_per_token: int | None = Field(default=None, ge=1)
+
+    @field_validator("variant")
+    @classmethod
+    def _known_variant(cls, variant: str) -> str:
+        return choose("variant", variant, VARIANTS)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TransformerConfig":
+        for name, width in (("qk_dim", self.qk_dim), ("v_dim", self.v_dim)):
+            if width % self.n_heads:
+                raise ValueError(f"{name}={width} does not split into n_heads={self.n_heads} heads")
+        vectors = (self.n_inputs is not None, self.n_outputs is not None)
+        if vectors != (self.vocab_size is None,) * 2:
+            raise ValueError("give n_inputs and n_outputs for vectors, or vocab_size alone for tokens")
+        experts = (self.n_experts, self.experts_per_token)
+        if (self.feed_forward == "moe") != (None not in experts) or experts.count(None) == 1:
+            raise ValueError(
+                f"feed_forward={self.feed_forward!r} with n_experts={experts[0]} and experts_per_token={experts[1]}: "
+                "'moe' needs both, other feed-forwards neither"
+            )
+        if (self.experts_per_token or 0) > (self.n_experts or 0):
+            raise ValueError(f"experts_per_token={self.experts_per_token} exceeds n_experts={self.n_experts}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_experts(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        # Runs without experts keep the identity that they had before there were any.
+        return {k: v for k, v in serialize(self).items() if v is not None or "expert" not in k}

@@ -1,0 +1,150 @@
+"""The transformer of all experiments: pre-LayerNorm blocks around hypernetwork attention (paper, appendix)."""
+
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hyla_repro.attention import VARIANTS, HypernetworkAttention
+from hyla_repro.counter_rng import CounterRNG
+from hyla_repro.models.config import TransformerConfig
+from hyla_repro.models.feed_forward import MixtureOfExperts, build_feed_forward
+from hyla_repro.models.position import RelativePositionBias
+
+
+class Block(nn.Module):
+    """z = x + attention(LN(x)), y = z + feed_forward(LN(z))."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        variant = VARIANTS[config.variant]
+        self.causal = config.causal
+        self.norm1 = nn.LayerNorm(config.d_model, eps=1e-6)
+        self.position = RelativePositionBias(config.n_heads, config.n_positions)
+        self.attention = HypernetworkAttention(
+            config.d_model, config.n_heads, normalizer=variant.normalizer, value_network=variant.value_network,
+            qk_dim=config.qk_dim, v_dim=config.v_dim,
+        )  # fmt: skip
+        self.norm2 = nn.LayerNorm(config.d_model, eps=1e-6)
+        self.feed_forward = build_feed_forward(config)
+
+    def forward(
+        self, x: Float[Tensor, "b k m"], last: int | None = None, code_scale: Tensor | None = None
+    ) -> tuple[Float[Tensor, "b q m"], Float[Tensor, "b h q k"], Float[Tensor, ""]]:
+        """Return outputs, latent code, and the imbalance of the experts, 0 without any."""
+        bias = self.position(x.shape[1], last)
+        normed = self.norm1(x)
+        # Slicing keeps `query is key` where every token is read, so that one matrix product projects all three.
+        query, residual = (normed, x) if last is None else (normed[:, -last:], x[:, -last:])
+        mixed, code = self.attention(
+            query, normed, normed, is_causal=self.causal, score_bias=bias, code_scale=code_scale
+        )
+        z = residual + mixed
+        normed = self.norm2(z)
+        feed_forward = self.feed_forward
+        imbalance = feed_forward.imbalance(normed) if isinstance(feed_forward, MixtureOfExperts) else z.new_zeros(())
+        return z + feed_forward(normed), code, imbalance
+
+
+class Transformer(nn.Module):
+    """Embed, apply n_layers blocks, normalise, read out. Weights are zero until `initialize` or a load.
+
+    Args:
+        config: sizes and kind.
+
+    Source: paper, appendix on architectures; authors' models/transformer.py.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding: nn.Linear | nn.Embedding
+        if config.n_inputs is not None and config.n_outputs is not None:
+            self.embedding = nn.Linear(config.n_inputs, config.d_model)
+            self.read_out = nn.Linear(config.d_model, config.n_outputs)
+        elif config.vocab_size is not None:
+            self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm = nn.LayerNorm(config.d_model, eps=1e-6)
+        self.initialize(seed=0)
+
+    @torch.no_grad()
+    def initialize(self, seed: int) -> "Transformer":
+        """Draw all weights from the counter-based stream of this seed; the same on every device and version.
+
+        Kernels: truncated normal with variance 1 / fan-in. Position tables: normal, std 1 / sqrt(buckets).
+        Embedding of tokens: normal, variance 1 / width. Biases 0, LayerNorm scales 1.
+        Source: Flax's default initialisers, which the release uses.
+        """
+        for name, parameter in self.named_parameters():
+            rng = CounterRNG(seed, f"init/{name}")
+            shape = tuple(parameter.shape)
+            if parameter.ndim == 1:
+                parameter.fill_(1.0 if name.rsplit(".", 2)[-2].startswith("norm") and name.endswith("weight") else 0.0)
+            elif name.endswith("position.table") or (name == "embedding.weight" and self.config.vocab_size is not None):
+                parameter.copy_(rng.normal(0, shape) * shape[1] ** -0.5)
+            else:
+                # HYLA+'s middle layer is summed over heads, so its fan-in counts them (our reading, D8).
+                fan_in = shape[0] * shape[1] if name.endswith("inner_weight") else shape[1]
+                parameter.copy_(rng.truncated_normal(0, shape) * fan_in**-0.5)
+        return self
+
+    def forward(
+        self,
+        inputs: Tensor,
+        return_codes: bool = False,
+        last: int | None = None,
+        code_scales: Float[Tensor, "l q k"] | None = None,
+        return_imbalance: bool = False,
+    ) -> Tensor | tuple[Tensor, list[Tensor]] | tuple[Tensor, Tensor]:
+        """Map inputs (b, t, n_inputs), or tokens (b, t), to outputs (b, q, n_outputs).
+
+        Args:
+            return_codes: also return the latent codes of every layer.
+            last: read out only this many last tokens. The final block then computes only their queries, which
+                changes nothing but the time: a two-layer model read at one token needs half the work.
+            code_scales: one factor per layer and pair on the normalised codes (dropout), shared by batch and heads.
+            return_imbalance: also return the load-balancing loss of the experts, summed over layers.
+
+        Returns: outputs; with return_codes also one code per layer, the final one of the read-out queries only; with
+            return_imbalance a scalar instead.
+        Raises: ValueError for inputs of the wrong width, more tokens than n_positions, or `last` beyond the tokens.
+        """
+        expected = (3, self.config.n_inputs) if self.config.vocab_size is None else (2, inputs.shape[-1])
+        if (inputs.ndim, inputs.shape[-1]) != expected:
+            raise ValueError(f"inputs of shape {tuple(inputs.shape)} do not fit: need {self._input_shape()}")
+        if last is not None and not 1 <= last <= inputs.shape[1]:
+            raise ValueError(f"last={last} is out of range: these inputs have 1 to {inputs.shape[1]} tokens to read")
+        x, codes, imbalances = self.embedding(inputs), [], []
+        for index, block in enumerate(self.blocks):
+            queries = last if index == len(self.blocks) - 1 else None
+            scale = None if code_scales is None else rearrange(code_scales[index], "q k -> 1 1 q k")
+            if scale is not None and queries is not None:
+                scale = scale[:, :, -queries:]
+            x, code, imbalance = block(x, queries, scale)
+            codes.append(code)
+            imbalances.append(imbalance)
+        x = self.norm(x)
+        if self.config.vocab_size is None:
+            outputs = self.read_out(x)
+        else:
+            outputs = F.linear(x, self.embedding.weight) * self.config.d_model**-0.5
+        if return_imbalance:
+            return outputs, torch.stack(imbalances).sum()
+        return (outputs, codes) if return_codes else outputs
+
+    def _input_shape(self) -> str:
+        if self.config.vocab_size is None:
+            return f"(batch, token, n_inputs={self.config.n_inputs})"
+        return "(batch, token) of token numbers"
+
+
+def load_model(weights: Path | bytes, config: TransformerConfig) -> Transformer:
+    """Return a trained Transformer from a safetensors file, as `data/models/` and finished runs have, or its bytes."""
+    model = Transformer(config)
+    model.load_state_dict(safetensors.torch.load(weights if isinstance(weights, bytes) else weights.read_bytes()))
+    return model.eval()

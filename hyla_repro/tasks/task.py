@@ -1,0 +1,86 @@
+"""What settings, generators and batches of a task have, whichever task it is."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+@runtime_checkable
+class TaskSettings(Protocol):
+    """The settings of a task: a frozen dataclass, without torch, that refuses what cannot be."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def n_tokens(self) -> int: ...
+
+    @property
+    def n_inputs(self) -> int: ...
+
+    @property
+    def n_outputs(self) -> int: ...
+
+    @property
+    def n_read(self) -> int:
+        """How many last tokens are read out."""
+
+    @property
+    def metric(self) -> str:
+        """What the scores are called."""
+
+    @property
+    def summary(self) -> str:
+        """The settings in a few words, but for the seed."""
+
+    @property
+    def names_model_size(self) -> bool:
+        """Whether figures vary the size of the model, so that names and tables of runs need it."""
+
+    @property
+    def evaluation_splits(self) -> tuple[str, ...]: ...
+
+    @property
+    def stackable(self) -> tuple[str, ...]:
+        """The settings, besides the seed, that runs of one stack may differ in."""
+
+
+@runtime_checkable
+class Batch(Protocol):
+    """What every batch has; tasks add the labels that describe its problems (terms, rules)."""
+
+    @property
+    def inputs(self) -> "Float[Tensor, 'b t n_inputs']": ...
+
+    @property
+    def targets(self) -> "Tensor": ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What training and evaluation ask of a task's generator besides its settings; tasks know no models."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def n_read(self) -> int: ...
+
+    @property
+    def evaluation_splits(self) -> tuple[str, ...]: ...
+
+    def tables(self, split: str, device: Any = "cpu") -> "dict[str, Tensor]":
+        """Return what `draw` must know of the seed and the split, in equal shapes for every run of a stack."""
+
+    def draw(self, split: str, tables: "Mapping[str, Tensor]", step: Any, size: int) -> Any:
+        """Return the batch of a step from `tables`, by tensor operations alone."""
+
+    def batch(self, split: str, step: int, size: int, device: Any = "cpu") -> Batch: ...
+
+    def loss(self, outputs: "Tensor", batch: Any) -> "Float[Tensor, '']": ...
+
+    def score(self, outputs: "Tensor", batch: Any) -> "Float[Tensor, ' b']":
+        """Return the task's metric for each sequence; its mean over a split is what figures show."""

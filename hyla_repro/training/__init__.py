@@ -1,0 +1,1 @@
+"""Experiments become finished runs: stacks, the deterministic and resumable loop, plans, provenance."""

@@ -1,0 +1,60 @@
+"""Costs: operations counted against torch's own counter, hours scaled from timed runs."""
+
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
+
+from hyla_repro.models.transformer import Transformer
+from hyla_repro.presets import METHODS, experiments, fuzzy_logic
+from hyla_repro.training.plan import Timed, describe, minutes_per_run, step_flop, total_flop
+
+
+@pytest.mark.parametrize("experts", [{}, {"feed_forward": "moe", "n_experts": 4, "experts_per_token": 2}], ids=len)
+@pytest.mark.parametrize("variant", METHODS)
+def test_operations_are_those_that_torch_counts(variant: str, experts: dict) -> None:
+    run = fuzzy_logic("laptop", variant, 0, n_examples=16).model_copy(update={"batch_size": 3})
+    run = run.model_copy(update={"model": run.model.model_copy(update=experts)})
+    model, task = Transformer(run.model).initialize(0), run.build_task()
+    batch = task.batch("train", 0, run.batch_size)
+    with FlopCounterMode(display=False) as counter:
+        task.loss(model(batch.inputs, last=1), batch).backward()
+    # torch also counts the small product that adds position tables, which is no work that a model must do.
+    assert counter.get_total_flops() == pytest.approx(step_flop(run), rel=0.01)
+
+
+def test_deeper_value_networks_cost_more() -> None:
+    costs = [step_flop(fuzzy_logic("laptop", variant, 0)) for variant in ("linear", "hyla", "hyla_deep")]
+    assert costs == sorted(set(costs))
+    assert total_flop(fuzzy_logic("laptop", "hyla", 0)) == 10_000 * costs[1]
+
+
+def test_minutes_scale_from_the_same_variant_on_the_same_device() -> None:
+    softmax, hyla, longer = (fuzzy_logic("laptop", v, 0, n) for v, n in (("softmax", 32), ("hyla", 32), ("hyla", 64)))
+    timed = [
+        Timed(softmax, "this", 8.0),
+        Timed(hyla, "this", 10.0),
+        Timed(hyla, "this", 14.0),
+        Timed(hyla, "that", 1.0),
+    ]
+    estimate = minutes_per_run(timed, "this")
+    assert estimate(hyla) == pytest.approx(12.0)
+    assert estimate(longer) == pytest.approx(12.0 * total_flop(longer) / total_flop(hyla))
+    assert minutes_per_run(timed, "other")(hyla) is None
+    linear = fuzzy_logic("laptop", "linear", 0)
+    rates = sorted(entry.minutes / total_flop(entry.run) for entry in timed[:3])
+    assert estimate(linear) == pytest.approx(rates[1] * total_flop(linear))
+
+
+def test_plan_counts_kinds_cheapest_first() -> None:
+    runs = experiments("fig2b", "laptop")
+    text = describe(runs, minutes_per_run([Timed(runs[0], "this", 6.0)], "this"), "this", 2)
+    lines = text.splitlines()
+    assert [line.split("held")[0].split(" x ")[1] for line in lines[:3]] == [
+        "softmax N=32 ",
+        "linear N=32 ",
+        "hyla N=32 ",
+    ]
+    assert "6.0 min each" in lines[0]
+    assert lines[-1].startswith("9 runs, ")
+    assert "h on this, 2 at a time" in lines[-1]
+    assert "no run was timed on that yet" in describe(runs, minutes_per_run([], "that"), "that", 1)
+    assert describe([], minutes_per_run([], "that"), "that", 1).startswith("0 runs, 0 TFLOP")
