@@ -27,8 +27,8 @@ def test_promise_07_a_diverged_run_ends_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     runs = [make_run(seed=seed) for seed in range(3)]
-    monkeypatch.setattr(training, "_stack_size", lambda members, device: len(members))
-    monkeypatch.setattr(training, "_look_every", lambda device: look_every)
+    monkeypatch.setattr(loop, "_stack_size", lambda members, device: len(members))
+    monkeypatch.setattr(loop, "_look_every", lambda device: look_every)
     straight, loss = Ledger(tmp_path / "straight"), Stack._loss
     assert train(runs, straight, progress=False) == []
     for step in steps:

@@ -213,7 +213,7 @@ def test_promise_08_a_used_up_budget_says_what_is_left(
         clock.hours += stack.step == at
 
     monkeypatch.setattr(Stack, "advance", slowly)
-    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(loop, "time", clock)
     monkeypatch.setitem(presets.FIGURES, "fig2c", lambda preset: runs)
     monkeypatch.setenv("HYLA_REPRO_RUNS", str(ledger.root))
     for trained in (0, 1):
