@@ -13,7 +13,8 @@ import torch
 import typer
 from conclude import conclude
 
-from hyla_repro.notebook import DEFAULTS, PARAMETERS, execute
+from hyla_repro.book.notebook import execute
+from hyla_repro.studies import pages
 
 
 def seconds(figure: str, parameters: dict[str, object]) -> float:
@@ -30,8 +31,8 @@ def main(out: Path | None = None) -> None:
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     rows = []
-    for figure in PARAMETERS:
-        smoke = None if figure in DEFAULTS else seconds(figure, {"preset": "smoke", "train": True})
+    for figure, chapter in pages().items():
+        smoke = None if chapter.runs is None else seconds(figure, {"preset": "smoke", "train": True})
         rows.append({"figure": figure, "committed_s": seconds(figure, {}), "smoke_s": smoke})
     conclude(pd.DataFrame(rows), "cpu", out)
 

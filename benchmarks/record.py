@@ -13,7 +13,7 @@ import pandas as pd
 import typer
 from conclude import MACHINE
 
-from hyla_repro.costs import MEASUREMENTS
+from hyla_repro.book.costs import MEASUREMENTS
 from hyla_repro.ledger.data_folder import DataFolder
 
 

@@ -18,8 +18,8 @@ import torch
 import typer
 from conclude import conclude
 
-from hyla_repro import presets
 from hyla_repro.experiment import Experiment
+from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
 from hyla_repro.training.plan import step_flop
 from hyla_repro.training.process import keep_freed_memory
 from hyla_repro.training.provenance import compiler_available
@@ -58,7 +58,7 @@ def runs_of(variant: str, count: int) -> list[Experiment]:
     """Return runs as the paper's grid has them: fractions held out, learning rates, decays and seeds."""
     seeds = range(-(-count // 12))
     settings = list(product(seeds, (0.3, 0.5, 0.7), (1e-3, 3e-3), (0.1, 0.03)))[:count]
-    return [presets.fuzzy_logic("paper", variant, seed, 32, heldout, (rate, decay))
+    return [fuzzy_logic("paper", variant, seed, 32, heldout, (rate, decay))
             for seed, heldout, rate, decay in settings]  # fmt: skip
 
 

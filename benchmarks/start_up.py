@@ -16,8 +16,8 @@ import pandas as pd
 import typer
 from conclude import conclude
 
-from hyla_repro import presets
 from hyla_repro.ledger.runs import CURVE, MODEL, Ledger
+from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
 
 
 def command(*arguments: str, runs: str) -> Callable[[], object]:
@@ -38,7 +38,7 @@ def seconds(call: Callable[[], object], repeats: int) -> float:
 
 def main(folders: int = 10_000, repeats: int = 5, out: Path | None = None) -> None:
     """Print the seconds of each."""
-    base = presets.fuzzy_logic("laptop", "hyla", 0)
+    base = fuzzy_logic("laptop", "hyla", 0)
     runs = [base.model_copy(update={"seed": seed}) for seed in range(folders)]
     with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryDirectory() as full:
         ledger = Ledger(Path(full))

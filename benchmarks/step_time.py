@@ -24,8 +24,10 @@ import typer
 from conclude import conclude
 from torch import Tensor
 
-from hyla_repro import presets
 from hyla_repro.experiment import Experiment
+from hyla_repro.results.methods import METHODS
+from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
+from hyla_repro.studies.sraven.runs import sraven
 from hyla_repro.training.plan import forward_products, step_flop
 from hyla_repro.training.process import keep_freed_memory
 from hyla_repro.training.provenance import compiler_available
@@ -65,8 +67,8 @@ def make_batches(run: Experiment, compiled: bool) -> Callable[[], object]:
 
 
 SHAPES: dict[str, Callable[[str], Experiment]] = {
-    "fuzzy logic, N = 32": lambda variant: presets.fuzzy_logic("laptop", variant, 0, n_examples=32),
-    "SRAVEN, 4 layers": lambda variant: presets.sraven("paper", variant, 0),
+    "fuzzy logic, N = 32": lambda variant: fuzzy_logic("laptop", variant, 0, n_examples=32),
+    "SRAVEN, 4 layers": lambda variant: sraven("paper", variant, 0),
 }
 
 
@@ -107,7 +109,7 @@ def main(
         raise typer.BadParameter("--cpu-time adds up all threads: use it with --threads 1")
     clock = time.process_time if cpu_time else time.perf_counter
     rows = []
-    for shape, variant in product(SHAPES, presets.METHODS):
+    for shape, variant in product(SHAPES, METHODS):
         rows.append(measure(shape, variant, repeats, compiled, clock))
         torch.compiler.reset()
     conclude(pd.DataFrame(rows).assign(clock=clock.__name__), "cpu", out)

@@ -22,7 +22,7 @@ from einops import einsum, rearrange
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from hyla_repro import attention
+from hyla_repro.attention import hypernetwork as attention
 from hyla_repro.training.process import keep_freed_memory
 
 Form = Callable[[Tensor, Tensor], Tensor]

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hyla_repro.book.notebook import check_device, execute
 from hyla_repro.errors import DataError, DivergedError, UnfinishedError, choose
-from hyla_repro.notebook import PARAMETERS, check_device, execute
 from hyla_repro.paths import runs_folder
+from hyla_repro.studies import PRESETS, chapters, experiments, pages, with_runs
+from hyla_repro.studies.study import once
 from hyla_repro.training.process import STOPPED, exit_on_signal, run_siblings
 
 if TYPE_CHECKING:
@@ -96,9 +98,8 @@ _WORTH_PROCESSES = 2e13
 
 
 def _runs_of(figure: str, preset: str) -> "list[Experiment]":
-    from hyla_repro.presets import FIGURES, experiments
-
-    if figure in PARAMETERS and figure not in FIGURES:
+    known = chapters()
+    if figure in known and not known[figure].runs:
         raise ValueError(f"{figure} has no runs to train: make its chapter with `hyla-repro reproduce {figure}`")
     return experiments(figure, preset)
 
@@ -126,12 +127,13 @@ def _in_processes(count: int) -> None:
 
 
 def _plan(missing: "list[Experiment]", device: str, processes: int) -> str:
-    from hyla_repro.results import timed_runs
+    from hyla_repro.results.store import timed_runs
     from hyla_repro.training.plan import describe, minutes_per_run
     from hyla_repro.training.provenance import device_name
 
     name = device_name(device)
-    return describe(missing, minutes_per_run(timed_runs(), name), name, processes)
+    every = (run for preset in PRESETS for run in experiments("all", preset))
+    return describe(missing, minutes_per_run(timed_runs(once(every)), name), name, processes)
 
 
 @app.command()
@@ -141,7 +143,6 @@ def status(preset: Annotated[str, typer.Option(help="smoke, laptop, paper or all
 
     from hyla_repro.ledger.data_folder import DataFolder
     from hyla_repro.ledger.runs import Ledger
-    from hyla_repro.presets import FIGURES, PRESETS, experiments
 
     presets = PRESETS if choose("preset", preset, ["all", *PRESETS]) == "all" else [preset]
     ledger, committed = Ledger(), DataFolder().run_ids()
@@ -151,7 +152,7 @@ def status(preset: Annotated[str, typer.Option(help="smoke, laptop, paper or all
         for identity in committed.intersection(states):
             if states[identity] in ("done", "missing"):
                 states[identity] = "committed"
-        for figure in FIGURES:
+        for figure in with_runs():
             runs = experiments(figure, name)
             counts = Counter(states[run.id] for run in runs)
             text = ", ".join(f"{count} {state}" for state, count in counts.items())
@@ -161,8 +162,7 @@ def status(preset: Annotated[str, typer.Option(help="smoke, laptop, paper or all
 @app.command()
 def collect(device: Device = "cpu") -> None:
     """Add finished laptop and paper runs to the tables in data/."""
-    from hyla_repro.notebook import check_device
-    from hyla_repro.results import collect as collect_runs
+    from hyla_repro.book.collect import collect as collect_runs
 
     typer.echo(collect_runs(device=check_device(device)))
 
@@ -204,7 +204,7 @@ def verify() -> None:
 @app.command()
 def report() -> None:
     """Write book/report.md and the README's verdict table from the committed results."""
-    from hyla_repro.report import write
+    from hyla_repro.book.report import write
 
     for path in write():
         typer.echo(f"wrote {path}")
@@ -234,11 +234,11 @@ def reproduce(
     output: Output = Path("reproduced"),
 ) -> None:
     """Run the notebook of FIGURE with papermill, training what it needs."""
-    figures = list(PARAMETERS) if figure == "all" else [choose("figure", figure, ["all", *PARAMETERS])]
+    figures = list(pages()) if choose("figure", figure, ["all", *pages()]) == "all" else [figure]
     extra = dict(_parse(text) for text in parameter or [])
     scale: dict[str, Any] = {"preset": preset, "train": train, "device": device}
     for name in figures:
-        values = {k: v for k, v in scale.items() if k in PARAMETERS[name]} | extra
+        values = {k: v for k, v in scale.items() if k in pages()[name].parameters} | extra
         started = time.monotonic()
         path = execute(name, values, output / f"{name}.ipynb")
         typer.echo(f"{name}: {path} ({time.monotonic() - started:.0f} s)")

@@ -16,6 +16,21 @@ if TYPE_CHECKING:
     from hyla_repro.tasks.task import Task
 
 
+# What a method's best is chosen of, as in the paper; and what makes the size of a model in tables of runs.
+OPTIMIZER = ("learning_rate", "weight_decay", "warmup_steps")
+_SIZES = ("n_layers", "d_model", "n_heads")
+
+
+def coordinates(task_name: str) -> list[str]:
+    """Return what tells the points of figures apart, besides the method: columns of `Experiment.row`.
+
+    Raises: ValueError for an unknown task.
+    """
+    settings = TASKS.settings(task_name)
+    sizes = _SIZES if settings.names_model_size else ()
+    return [*(name for name in settings.__dataclass_fields__ if name != "seed"), *sizes, "attention_dropout", "steps"]
+
+
 class Experiment(BaseModel):
     """One training run: task, model, optimisation and seed; frozen, and without defaults that decide a result.
 
@@ -114,10 +129,16 @@ class Experiment(BaseModel):
         """Return the settings that figures group by, flat, for one line of a table."""
         sizes: dict[str, Any] = {}
         if self.task_settings.names_model_size:
-            sizes = {name: getattr(self.model, name) for name in ("n_layers", "d_model", "n_heads")}
+            sizes = {name: getattr(self.model, name) for name in _SIZES}
             sizes["warmup_steps"] = self.warmup_steps
         return {
             "id": self.id, "task": self.task_name, "variant": self.method, **self.task, **sizes, "seed": self.seed,
             "steps": self.steps, "learning_rate": self.learning_rate, "weight_decay": self.weight_decay,
             "attention_dropout": self.attention_dropout,
         }  # fmt: skip
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """What tells the run's place in figures from others, but for its method, seed and optimiser settings."""
+        row = self.row()
+        return {name: row[name] for name in coordinates(self.task_name) if name in row}

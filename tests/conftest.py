@@ -42,11 +42,11 @@ def golden() -> Path:
 @pytest.fixture
 def make_run() -> "Callable[..., Experiment]":
     """Build a fuzzy-logic run that trains in a fraction of a second; keywords change fields, validated again."""
-    from hyla_repro import presets
     from hyla_repro.experiment import Experiment
+    from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
 
     def make(variant: str = "hyla", seed: int = 0, **changes: Any) -> Experiment:
-        run = presets.fuzzy_logic("smoke", variant, seed)
+        run = fuzzy_logic("smoke", variant, seed)
         sizes = {"d_model": 11, "n_heads": 3, "qk_dim": 6, "v_dim": 6, "d_ff": 13, "n_positions": 7, "n_inputs": 4}
         task = {"n_variables": 3, "n_terms": 2, "n_examples": 7, "heldout_fraction": 0.5}
         small = {

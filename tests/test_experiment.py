@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hyla_repro import presets
 from hyla_repro.experiment import Experiment
+from hyla_repro.studies import PRESETS, experiments
+from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
 from hyla_repro.tasks import FuzzyLogic
 
 Make = Callable[..., Experiment]
@@ -42,7 +43,7 @@ def changed(run: Experiment, **changes: Any) -> Experiment:
 
 def test_identity_of_a_published_run_never_changes() -> None:
     """Every stored result is named by this hash: a new value here orphans all of them."""
-    assert presets.fuzzy_logic("paper", "hyla", 0).id == "1b8f601e289a"
+    assert fuzzy_logic("paper", "hyla", 0).id == "1b8f601e289a"
 
 
 def test_identity_is_the_hash_of_the_fields(run: Experiment) -> None:
@@ -78,9 +79,9 @@ def test_identity_does_not_depend_on_the_process(run: Experiment) -> None:
     assert Experiment.model_validate_json(text).id == run.id
 
 
-@pytest.mark.parametrize("preset", presets.PRESETS)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_json_round_trip(preset: str) -> None:
-    for run in presets.experiments("all", preset):
+    for run in experiments("all", preset):
         assert Experiment.model_validate_json(run.model_dump_json()) == run
         assert Experiment.model_validate(json.loads(json.dumps(run.model_dump(mode="json")))).id == run.id
 

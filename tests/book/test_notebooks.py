@@ -8,7 +8,7 @@ import nbformat
 import pytest
 import yaml
 
-from hyla_repro import notebook as chapters
+from hyla_repro.studies import pages
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
 CHAPTERS = sorted(BOOK.glob("*.ipynb"))
@@ -80,7 +80,7 @@ def test_parameters_come_first_and_once(chapter):
     assert tagged == [0], f"{path.name}: the first code cell, and no other, has the tag `parameters`"
     values = parameters(notebook)
     assert chapters.check(figure_of(path), values) == values
-    assert set(values) == set(chapters.PARAMETERS[figure_of(path)])
+    assert set(values) == set(pages()[figure_of(path)].parameters)
     if "preset" in values:
         assert values == SCALE
 
@@ -88,7 +88,7 @@ def test_parameters_come_first_and_once(chapter):
 def test_parameters_are_checked_before_anything_else(chapter):
     path, notebook = chapter
     second = ast.unparse(ast.parse(code_cells(notebook)[1].source))
-    assert second == f"from hyla_repro import notebook\nscale = notebook.start('{figure_of(path)}', globals())"
+    assert second == f"from hyla_repro.book import notebook\nshown = notebook.start('{figure_of(path)}', globals())"
 
 
 def test_every_parameter_is_used(chapter):

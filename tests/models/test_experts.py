@@ -9,10 +9,10 @@ from einops import rearrange
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyla_repro import presets
 from hyla_repro.experiment import Experiment
 from hyla_repro.models.feed_forward import MixtureOfExperts
 from hyla_repro.models.transformer import Transformer
+from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
 from hyla_repro.training.stack import Stack
 
 Make = Callable[..., Experiment]
@@ -99,7 +99,7 @@ def test_imbalance_is_summed_over_layers_and_zero_without_experts(run: Experimen
 
 
 def test_weights_start_with_the_variance_of_fan_in() -> None:
-    base = presets.fuzzy_logic("laptop", "hyla", 0)
+    base = fuzzy_logic("laptop", "hyla", 0)
     model = Transformer(with_experts(base).model).initialize(3)
     for name, parameter in model.named_parameters():
         if "feed_forward" in name and parameter.ndim == 2:

@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 
-from hyla_repro import results
+from hyla_repro import studies
+from hyla_repro.book.collect import collect
 from hyla_repro.experiment import Experiment
 from hyla_repro.ledger.runs import CURVE, MODEL, Ledger
+from hyla_repro.results.store import Store
+from hyla_repro.studies import Chapter, Study
 from hyla_repro.training import loop
 from hyla_repro.training.stack import Stack
 
@@ -22,7 +25,7 @@ Make = Callable[..., Experiment]
 
 # Every try is a process of its own, forked off one that has imported torch and done nothing with it.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["hyla_repro.results", "hyla_repro.training.loop"])
+processes.set_forkserver_preload(["hyla_repro.book.collect", "hyla_repro.training.loop"])
 
 
 class Clock:
@@ -79,9 +82,8 @@ def collector(moment: str, number: int, said: Connection, root: Path, members: l
     watch("rename", Path, "replace", after=True)
     watch("clean-up", shutil, "rmtree", after=True)
     os.environ["HYLA_REPRO_RUNS"] = str(root)
-    results.experiments = lambda figure, preset: members
-    results.FIGURES = dict.fromkeys(results.FIGURES, lambda preset: [])
-    results.collect(results.Store(data), presets=("smoke",))
+    studies.STUDIES[:] = [Study("tiny", "Tiny", (Chapter("fig2c", lambda preset: members),))]
+    collect(Store(data), presets=("smoke",))
     said.send(seen)
 
 
@@ -136,7 +138,7 @@ def test_promise_01_killed_while_collecting_and_collected_again(
 
     def prepared(name: str) -> Path:
         # With one run collected before, so that there are old files to keep.
-        results.Store(tmp_path / name).write({})
+        Store(tmp_path / name).write({})
         in_process(collector, root, members[:1], tmp_path / name)
         return tmp_path / name
 
@@ -148,4 +150,4 @@ def test_promise_01_killed_while_collecting_and_collected_again(
         code, _ = in_process(collector, root, members, data, moment=moment, number=number)
         assert code == -signal.SIGKILL
         in_process(collector, root, members, data)
-        count(committed(data) == committed(straight) and results.Store(data).verify() == 2)
+        count(committed(data) == committed(straight) and Store(data).verify() == 2)

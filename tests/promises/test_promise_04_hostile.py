@@ -19,7 +19,7 @@ from hyla_repro.ledger.archive import import_runs
 from hyla_repro.ledger.data_folder import MANIFEST, RUNS, DataFolder
 from hyla_repro.ledger.runs import Ledger, checkpoint_name
 from hyla_repro.models.transformer import load_model
-from hyla_repro.results import Store
+from hyla_repro.results.store import Store
 from hyla_repro.training.loop import train
 
 ROOT = Path(__file__).parents[2]

@@ -20,11 +20,11 @@ Count = Callable[[bool], None]
 # The command line on runs of this test's own; a checkpoint after every step.
 COMMAND = """
 import json, sys
-from hyla_repro import presets
+from hyla_repro.studies import STUDIES, Chapter, Study
 from hyla_repro.training import loop
 from hyla_repro.experiment import Experiment
 runs = [Experiment.model_validate(run) for run in json.loads(sys.argv[1])]
-presets.FIGURES["fig2c"] = lambda preset: runs
+STUDIES[:] = [Study("tiny", "Tiny", (Chapter("fig2c", lambda preset: runs),))]
 loop._CHECKPOINT_SECONDS = 0.0
 sys.argv[:] = ["hyla-repro", "run", "fig2c", "--processes", "1"]
 from hyla_repro.cli import main

@@ -18,13 +18,13 @@ Count = Callable[[bool], None]
 
 RACER = """
 import json, sys, time
-from hyla_repro import presets
+from hyla_repro.studies import STUDIES, Chapter, Study
 from hyla_repro.training import loop
 from hyla_repro.cli import main
 from hyla_repro.experiment import Experiment
 from hyla_repro.training.stack import Stack
 run = [Experiment.model_validate(json.loads(sys.argv[1]))]
-presets.FIGURES["fig2c"] = lambda preset: run
+STUDIES[:] = [Study("tiny", "Tiny", (Chapter("fig2c", lambda preset: run),))]
 advance, until = Stack.advance, float(sys.argv[2])
 
 def slowly(self):

@@ -27,7 +27,8 @@ COMMAND = """
 import json, os, sys
 from pathlib import Path
 import nbclient.client, papermill, papermill.engines
-from hyla_repro import cli, notebook, paths
+from hyla_repro import cli, paths
+from hyla_repro.book import notebook
 paths.BOOK = Path(sys.argv[1])
 faults = json.loads(sys.argv[2])
 

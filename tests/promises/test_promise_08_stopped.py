@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from hyla_repro import presets
 from hyla_repro.cli import main
 from hyla_repro.experiment import Experiment
 from hyla_repro.ledger.runs import CURVE, MODEL, Ledger
@@ -27,7 +26,8 @@ INT, TERM = int(signal.SIGINT), int(signal.SIGTERM)
 # several processes it sends them to the one that started it, and waits until that has passed them on.
 COMMAND = """
 import atexit, importlib.abc, json, os, select, signal, sys
-from hyla_repro import cli, presets
+from hyla_repro import cli
+from hyla_repro.studies import STUDIES, Chapter, Study
 from hyla_repro.ledger import runs
 from hyla_repro.training import process
 settings, faults, seconds = map(json.loads, sys.argv[1:4])
@@ -79,7 +79,7 @@ if child:
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
-presets.FIGURES["fig2c"] = experiments
+STUDIES[:] = [Study("tiny", "Tiny", (Chapter("fig2c", experiments),))]
 cli.run_siblings, cli._train = siblings, watched
 words = sys.argv[1:]
 sys.argv[:] = ["hyla-repro", "run", "fig2c", *sys.argv[4:]]
@@ -214,7 +214,7 @@ def test_promise_08_a_used_up_budget_says_what_is_left(
 
     monkeypatch.setattr(Stack, "advance", slowly)
     monkeypatch.setattr(loop, "time", clock)
-    monkeypatch.setitem(presets.FIGURES, "fig2c", lambda preset: runs)
+    monkeypatch.setattr(studies, "STUDIES", [Study("tiny", "Tiny", (Chapter("fig2c", lambda preset: runs),))])
     monkeypatch.setenv("HYLA_REPRO_RUNS", str(ledger.root))
     for trained in (0, 1):
         budget = "30m" if at else "0s"

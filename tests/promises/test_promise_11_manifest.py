@@ -12,8 +12,8 @@ from hyla_repro import paths
 from hyla_repro.cli import main
 from hyla_repro.errors import DataError
 from hyla_repro.ledger.data_folder import DataFolder
-from hyla_repro.presets import experiments
-from hyla_repro.results import Store
+from hyla_repro.results.store import Store
+from hyla_repro.studies import experiments
 
 Count = Callable[[bool], None]
 

@@ -13,8 +13,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from hyla_repro import paths, plots_sraven
+from hyla_repro import paths
 from hyla_repro.errors import DataError
+from hyla_repro.studies.sraven.figures import sraven_problem
 from hyla_repro.tasks import SRaven
 from hyla_repro.tasks.sraven import RULES, EvaluationSet, evaluation, evaluation_set, export, load, render, score
 from hyla_repro.training import stack
@@ -236,7 +237,7 @@ def test_a_problem_as_a_drawing(solution: bool) -> None:
     plt.switch_backend("agg")
     task = SRaven()
     batch = task.batch("heldout", 0, 2)
-    figure = plots_sraven.sraven_problem(task, batch, 1, solution)
+    figure = sraven_problem(task, batch, 1, solution)
     texts = [[text.get_text() for text in ax.texts] for ax in figure.axes]
     shown = task.panels(batch)[1].flatten(0, 1).tolist()
     for panel, text in zip(shown[: 9 if solution else 8], texts, strict=False):
@@ -249,7 +250,7 @@ def test_a_problem_as_a_drawing(solution: bool) -> None:
 
 def test_batches_of_another_task_are_refused() -> None:
     batch = SRaven().batch("test", 0, 2)
-    for call in (render, plots_sraven.sraven_problem):
+    for call in (render, sraven_problem):
         with pytest.raises(ValueError, match=r"batch.inputs has shape \(2, 36, 8\): this task needs \(2, 27, 8\)"):
             call(SRaven(n_features=3), batch)
 
@@ -257,7 +258,7 @@ def test_batches_of_another_task_are_refused() -> None:
 @pytest.mark.parametrize("index", [-1, 2])
 def test_problems_outside_the_batch_are_refused(index: int) -> None:
     task = SRaven()
-    for call in (render, plots_sraven.sraven_problem):
+    for call in (render, sraven_problem):
         with pytest.raises(
             ValueError, match=rf"index={index} is out of range: use 0 to 1; it is a problem of the batch"
         ):

@@ -4,7 +4,9 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from hyla_repro.models.transformer import Transformer
-from hyla_repro.presets import METHODS, experiments, fuzzy_logic
+from hyla_repro.results.methods import METHODS
+from hyla_repro.studies import experiments
+from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
 from hyla_repro.training.plan import Timed, describe, minutes_per_run, step_flop, total_flop
 
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hyla_repro import presets
 from hyla_repro.experiment import Experiment
 from hyla_repro.models.transformer import Transformer
+from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
 from hyla_repro.training.optimizer import decays, learning_rate, schedule
 from hyla_repro.training.provenance import compiler_available
 from hyla_repro.training.stack import Stack, dropout_scales, fitting
@@ -251,7 +251,7 @@ def test_compiled_gradients_are_the_eager_ones(variant: str, tmp_path: Path) -> 
     """
     if not compiler_available("cpu"):
         pytest.skip("needs a C++ compiler")
-    settings = presets.fuzzy_logic("paper", variant, 0).model_dump_json()
+    settings = fuzzy_logic("paper", variant, 0).model_dump_json()
     command = [sys.executable, "-X", "faulthandler", "-c", COMPILED, settings]
     own_cache = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, env=own_cache, capture_output=True, text=True)

@@ -10,10 +10,11 @@ if TYPE_CHECKING:
         FuzzyLogic,
         FuzzyLogicBatch,
         evaluate,
+        formula,
         function_images,
         split_matrix,
     )
 
-__all__ = ["SPLITS", "FuzzyLogic", "FuzzyLogicBatch", "evaluate", "function_images", "split_matrix"]
+__all__ = ["SPLITS", "FuzzyLogic", "FuzzyLogicBatch", "evaluate", "formula", "function_images", "split_matrix"]
 
 __getattr__, __dir__ = exports(__name__, dict.fromkeys(__all__, "hyla_repro.tasks.fuzzy_logic.task"))

@@ -1,0 +1,1 @@
+"""What goes over all studies: collected results, verdicts, the report, costs, and chapters as programs."""

@@ -1,0 +1,86 @@
+"""Finished runs enter data/: their rows, curves, weights and what is computed of these, all of it or nothing."""
+
+from collections.abc import Iterable, Sequence
+from itertools import product
+
+import pandas as pd
+
+from hyla_repro.experiment import Experiment
+from hyla_repro.ledger.data_folder import RUNS, table_name
+from hyla_repro.ledger.runs import MODEL, Ledger
+from hyla_repro.results.analysis import Analysis
+from hyla_repro.results.store import CURVES, Store, curve, model_name, row
+from hyla_repro.studies import chapters, experiments
+from hyla_repro.studies.study import once
+
+# Larger weights stay in the ledger, and in what `hyla-repro export` packs.
+_LARGEST_MODEL = 2_000_000
+
+
+def _by_shape(models: Iterable[tuple[Experiment, bytes]], device: str) -> list[list[tuple[Experiment, bytes]]]:
+    """Group runs whose codes are collected together: on a CPU, which is no faster with stacks, each alone."""
+    groups: dict[str, list[tuple[Experiment, bytes]]] = {}
+    for run, weights in models:
+        groups.setdefault(run.id if device == "cpu" else run.shape, []).append((run, weights))
+    return list(groups.values())
+
+
+def collect(store: Store | None = None, presets: Sequence[str] = ("laptop", "paper"), device: str = "cpu") -> str:
+    """Add every finished run of these presets to the committed tables, and return a line that says what was added.
+
+    Rows already committed stay as they are, so results of several machines add up.
+
+    Args:
+        device: where the latent codes of trained models are computed; on a GPU, runs of one shape as one stack.
+    """
+    store, ledger = store or Store(), Ledger()
+    store.recover()
+    known = once(run for preset in presets for run in experiments("all", preset))
+    committed = store.committed_runs()
+    done = [run for run in known if run.id not in committed and ledger.state(run) == "done"]
+    if not done:
+        return f"nothing new: {len(committed)} runs are committed"
+    files = _tables(done, store, ledger) | _analyses(done, presets, store, ledger, device)
+    store.write(files)
+    return f"added {len(done)} runs; {len(committed) + len(done)} of {len(known)} are committed"
+
+
+def _tables(done: Sequence[Experiment], store: Store, ledger: Ledger) -> dict[str, bytes]:
+    """Return the tables of runs and curves with these added, by file."""
+    files = {}
+    for task in dict.fromkeys(run.task_name for run in done):
+        runs = [run for run in done if run.task_name == task]
+        for table, parts in ((RUNS, [pd.DataFrame([row(run, ledger) for run in runs])]),
+                             (CURVES, [curve(run, ledger) for run in runs])):  # fmt: skip
+            name = table_name(table, task)
+            files[name] = _append(store.table(name), parts)
+    return files
+
+
+def _analyses(
+    done: Sequence[Experiment], presets: Sequence[str], store: Store, ledger: Ledger, device: str
+) -> dict[str, bytes]:
+    """Return the tables computed from weights with these runs added, and the weights themselves, by file."""
+    files, shown = {}, shown_by(presets)
+    for analysis, identities in shown.items():
+        models = [(run, ledger.read(run, MODEL)) for run in done if run.id in identities]
+        if models:
+            parts = [analysis.make(*zip(*stack, strict=True), device) for stack in _by_shape(models, device)]
+            files[analysis.table] = _append(store.table(analysis.table), parts)
+            files |= {model_name(run): weights for run, weights in models if len(weights) <= _LARGEST_MODEL}
+    return files
+
+
+def shown_by(presets: Iterable[str]) -> dict[Analysis, set[str]]:
+    """Return, for every table that is computed from weights, the identities of the runs that chapters show of it."""
+    shown: dict[Analysis, set[str]] = {}
+    for chapter, preset in product(chapters().values(), presets):
+        for analysis in chapter.analyses:
+            shown.setdefault(analysis, set()).update(run.id for run in experiments(chapter.figure, preset))
+    return shown
+
+
+def _append(table: pd.DataFrame, parts: list[pd.DataFrame]) -> bytes:
+    # An empty table has no types, and would turn whole numbers into floating-point ones.
+    whole = pd.concat([part for part in (table, *parts) if len(part)], ignore_index=True)
+    return whole.to_csv(index=False).encode()

@@ -1,0 +1,165 @@
+"""What things cost, and which faults runs survive: the tables of the book's chapter on cost, from measurements."""
+
+from collections.abc import Callable, Iterable
+from itertools import product
+
+import pandas as pd
+
+from hyla_repro.attention.variants import VARIANTS
+from hyla_repro.experiment import Experiment
+from hyla_repro.results.methods import NAMES
+from hyla_repro.results.store import Store, timed_runs
+from hyla_repro.studies import PRESETS, experiments, study_of, with_runs
+from hyla_repro.studies.study import once
+from hyla_repro.training.plan import minutes_per_run, step_flop, total_flop
+
+# Tables below data/measurements, and how each is made.
+MEASUREMENTS = {
+    "step_time": "python benchmarks/step_time.py",
+    "stack_size": "python benchmarks/stack_size.py",
+    "value_network": "python benchmarks/value_network.py",
+    "sraven_throughput": "python benchmarks/sraven_throughput.py",
+    "start_up": "python benchmarks/start_up.py",
+    "chapters": "python benchmarks/chapters.py",
+    "faults": "python -m pytest tests/promises",
+}
+RELEASE = "measurements/release.csv"
+NOT_MEASURED = "not measured"
+# The release's step was measured for three variants; the others are taken to cost what the nearest of these does.
+_LIKE = {"hyper_relu": "hyla", "hyper_linear": "hyla", "hyper_deep": "hyla"}
+
+
+def release_hours(store: Store, runs: Iterable[Experiment]) -> float:
+    """Return the hours that the authors' release would take for these runs, on two cores, by its step times.
+
+    They were measured at the main sizes of a task; others are scaled by the floating-point operations of a step.
+    """
+    step_ms = store.table(RELEASE).set_index(["task", "variant"])["step_ms"].to_dict()
+    total = 0.0
+    for run in runs:
+        task, variant = run.task_name, run.model.variant
+        known = variant if (task, variant) in step_ms else _LIKE.get(VARIANTS[variant].value_network, "linear")
+        build = study_of(task).build
+        assert build is not None
+        scale = step_flop(run) / step_flop(build("paper", variant, 0))
+        total += run.steps * step_ms[task, known] * scale / 3.6e6
+    return total
+
+
+def figures(store: Store) -> pd.DataFrame:
+    """Return, per figure, preset and machine: runs, PFLOP, hours here, of the release, and on the paper's GPUs.
+
+    Runs without a result on a machine are estimated from those that have one, and the hours then marked with ≈.
+    """
+    timed = timed_runs(once(run for preset in PRESETS for run in experiments("all", preset)), store)
+    minutes = {(entry.run.id, entry.device): entry.minutes for entry in timed}
+    rows = []
+    for figure, preset, device in product(with_runs(), ("laptop", "paper"), sorted({entry.device for entry in timed})):
+        runs, estimate = experiments(figure, preset), minutes_per_run(timed, device)
+        measured = [minutes.get((run.id, device)) for run in runs]
+        total = sum((estimate(run) or 0.0) if known is None else known
+                    for run, known in zip(runs, measured, strict=True))  # fmt: skip
+        low, high = (sum(_reported(run)[end] for run in runs) / 60 for end in (0, 1))
+        rows.append({
+            "figure": f"`{figure}`", "preset": preset, "runs": len(runs),
+            "PFLOP": f"{sum(map(total_flop, runs)) / 1e15:.1f}", "device": device,
+            "hours here, of a core or GPU": f"{'≈ ' if None in measured else ''}{_hours(total / 60)}",
+            "release, hours of two cores": f"{release_hours(store, runs):.0f}",
+            "as reported, GPU hours": f"{_hours(low)} to {_hours(high)}" if preset == "paper" else "",
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _reported(run: Experiment) -> tuple[float, float]:
+    minutes = study_of(run.task_name).reported_minutes
+    assert minutes is not None, f"the study of {run.task_name} has no reported minutes"
+    return minutes
+
+
+def _hours(number: float) -> str:
+    return f"{number:.0f}" if number >= 100 else f"{number:.1f}"
+
+
+def steps(table: pd.DataFrame) -> pd.DataFrame:
+    """Return, per shape and method: milliseconds of a step, and its ratios to its products and its batch."""
+    return pd.DataFrame({
+        "sizes": table["shape"], "method": table["variant"].map(NAMES), "step, ms": _fixed(table["compiled_ms"], 1),
+        "products, ms": _fixed(table["products_ms"], 1),
+        "products, GFLOP/s": _fixed(1e3 * table["gflop"] / table["products_ms"], 0),
+        "step / products, eager": _fixed(table["eager_per_products"], 2),
+        "step / products, compiled": "**" + _fixed(table["compiled_per_products"], 2) + "**",
+        "batch, % of a step": _fixed(100 * table["batch_per_step"], 1),
+    })  # fmt: skip
+
+
+def stacks(table: pd.DataFrame) -> pd.DataFrame:
+    """Return, per device, method and number of runs in a stack: step, throughput and shares of the ceilings."""
+    rows = pd.DataFrame({
+        "device": table["device"], "method": table["variant"].map(NAMES), "runs": table["runs"].astype(str),
+        "step, ms": _fixed(table["step_ms"], 1), "runs × steps / s": _fixed(table["run_steps_per_s"], 0),
+        "% of matrix rate": _fixed(100 * table["of_gemm"], 0), "% of copy rate": _fixed(100 * table["of_copy"], 0),
+    })  # fmt: skip
+    if not (table["instruction_set"] == "cuda").any():
+        rows.loc[len(rows)] = ["any GPU", "all", "any", *[NOT_MEASURED] * 4]
+    return rows
+
+
+def value_networks(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the milliseconds of every form of HYLA's value network, the fastest of each line bold."""
+    rows = []
+    for (task, d_head, compiled), group in table.groupby(["task", "d_head", "compiled"], sort=False):
+        cells = {
+            row.form: f"**{row.ms:.1f}**" if row.to_fastest == 1 else f"{row.ms:.1f}" for row in group.itertuples()
+        }
+        rows.append({"sizes": f"{task}, heads of {d_head}", "": "compiled" if compiled else "eager", **cells})
+    return pd.DataFrame(rows)
+
+
+def chapters(table: pd.DataFrame) -> pd.DataFrame:
+    """Return, per chapter, the seconds that it takes on committed results, and with training at smoke."""
+    return pd.DataFrame({
+        "chapter": "`" + table["figure"] + "`", "on committed results, s": _fixed(table["committed_s"], 0),
+        "at smoke, training included, s": _fixed(table["smoke_s"], 0).replace("nan", ""),
+    })  # fmt: skip
+
+
+def sraven_throughput(table: pd.DataFrame) -> pd.DataFrame:
+    """Return how many SRAVEN problems each call draws or solves in a second."""
+    return pd.DataFrame({
+        "call": table["call"], "problems at a time": table["problems"], "ms": _fixed(table["ms"], 2),
+        "problems / s": table["problems_per_s"].round(-3).map("{:,.0f}".format).str.replace(",", " "),
+    })  # fmt: skip
+
+
+def start_up(table: pd.DataFrame) -> pd.DataFrame:
+    """Return what precedes training, and its seconds."""
+    return pd.DataFrame({"what": table["what"], "seconds": _fixed(table["seconds"], 2)})
+
+
+def faults(table: pd.DataFrame) -> pd.DataFrame:
+    """Return, per promise and fault, how often it was tried and how often survived."""
+    columns = {"tried": "times tried", "survived": "times survived"}
+    return table[["promise", "fault", "tried", "survived"]].rename(columns=columns)
+
+
+def _fixed(numbers: pd.Series, digits: int) -> pd.Series:
+    return numbers.map(f"{{:.{digits}f}}".format)
+
+
+_TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "step_time": steps, "stack_size": stacks, "value_network": value_networks, "chapters": chapters,
+    "sraven_throughput": sraven_throughput, "start_up": start_up, "faults": faults,
+}  # fmt: skip
+
+
+def described(store: Store, name: str) -> tuple[pd.DataFrame, str]:
+    """Return a table of the book, and a sentence on where and when it was measured, and how to do that again."""
+    table, how = store.table(f"measurements/{name}.csv"), f"`{MEASUREMENTS[name]}`"
+    if table.empty:
+        return pd.DataFrame(), f"Not measured yet; {how} does it."
+    machines = "; ".join(
+        f"{row.device} ({row.instruction_set}, {row.threads} thread{'s' if row.threads > 1 else ''}, "
+        f"torch {row.torch}, {row.date})"
+        for row in table[["device", "instruction_set", "threads", "torch", "date"]].drop_duplicates().itertuples()
+    )
+    return _TABLES[name](table), f"Measured by {how} on {machines}."

@@ -1,0 +1,203 @@
+"""Chapters as programs: their parameters checked, their runs trained on request, papermill called safely."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from hyla_repro import paths
+from hyla_repro.errors import UnfinishedError, choose
+from hyla_repro.experiment import Experiment
+from hyla_repro.studies import PRESETS, experiments, find_chapter
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from hyla_repro.results.analysis import Analysis
+    from hyla_repro.results.summary import Results
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a chapter shows: one figure at one preset, with what it needs of results, figures and verdicts.
+
+    Args:
+        preset: `custom` for a chapter without runs whose parameters are not those of the committed figure.
+        train, device: whether missing runs were trained, and where.
+    """
+
+    figure: str
+    preset: str
+    train: bool = False
+    device: str = "cpu"
+
+    @cached_property
+    def results(self) -> "Results":
+        """The finished runs of this preset, of every study."""
+        from hyla_repro.book.verdicts import results_of
+
+        return results_of(self.preset)
+
+    @cached_property
+    def wanted(self) -> list[Experiment]:
+        """The runs that the figure is made of, finished or not."""
+        return experiments(self.figure, self.preset)
+
+    @cached_property
+    def runs(self) -> "pd.DataFrame":
+        """One row per finished run.
+
+        Raises: DataError without any, saying how to train them.
+        """
+        from hyla_repro.results.store import require
+
+        return require(self.results.store.runs(self.wanted), self.figure, self.preset)
+
+    @cached_property
+    def best(self) -> "pd.DataFrame":
+        """The finished runs with the best optimiser setting of each method and grid point."""
+        from hyla_repro.results.summary import best_runs
+
+        return best_runs(self.runs)
+
+    def analysis(self, analysis: "Analysis") -> "pd.DataFrame":
+        """Return a table that is computed from the weights of these runs, with their settings."""
+        settings = self.runs.columns.intersection(["id", *self.wanted[0].point])
+        return self.results.store.analysis(analysis, self.wanted).merge(self.runs[settings])
+
+    def curves(self, runs: "pd.DataFrame") -> "pd.DataFrame":
+        """Return the training curves of some of the finished runs."""
+        identities = set(runs["id"])
+        return self.results.store.curves(run for run in self.wanted if run.id in identities)
+
+    def progress(self) -> str:
+        """Return in words how many of the runs are finished."""
+        return f"{len(self.runs)} of {len(self.wanted)} runs of this figure are finished"
+
+    def save(self, figure: "Figure", name: str = "") -> Path:
+        """Write the picture, and return where it is."""
+        from hyla_repro.studies.style import save_figure
+
+        return save_figure(figure, name or self.figure, self.preset)
+
+    def verdicts(self) -> "pd.DataFrame":
+        """Return the paper's claims beside our results and verdicts."""
+        from hyla_repro.book.verdicts import table
+
+        return table(self.figure, self.preset if self.preset in PRESETS else "laptop")
+
+    def cost(self) -> "pd.DataFrame":
+        """Return what the runs cost, and when and on which device they were trained."""
+        from hyla_repro.results.store import cost
+
+        return cost(self.runs)
+
+
+def check(figure: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a chapter.
+
+    Raises: ValueError for an unknown name, a wrong type or an impossible value, with what is possible.
+    """
+    allowed = find_chapter(figure).parameters
+    for name, value in values.items():
+        rule = allowed[choose(f"parameter of {figure}", name, allowed)]
+        if isinstance(rule, tuple) and isinstance(rule[0], str):
+            choose(name, value, rule)
+        elif isinstance(rule, tuple):
+            if type(value) is not int or not rule[0] <= value <= rule[1]:
+                raise ValueError(f"{name}={value!r} is not a whole number from {rule[0]} to {rule[1]}")
+        elif rule is float:
+            if type(value) not in (int, float) or not math.isfinite(value):
+                raise ValueError(f"{name}={value!r} is not a finite number")
+        elif type(value) is not rule:
+            raise ValueError(f"{name}={value!r} is not a {rule.__name__}")
+    if "device" in values:
+        check_device(values["device"])
+    return dict(values)
+
+
+def check_device(device: str) -> str:
+    """Return the device if it is at hand.
+
+    Raises: ValueError naming the devices there are.
+    """
+    if device == "cpu":
+        return device
+    import torch
+
+    numbered = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return choose("device", device, ["cpu", *(["cuda"] if numbered else []), *numbered])
+
+
+def start(figure: str, namespace: Mapping[str, Any]) -> Shown:
+    """Check a chapter's parameters, given its `globals()`, and train its missing runs if it asks to.
+
+    papermill writes every name it is given into the notebook and only warns of those that the notebook does not
+    have, so whatever public name stands there before the first import is taken for a parameter.
+
+    Raises: ValueError for a parameter that does not exist or cannot be.
+    """
+    ignore = {"In", "Out", "get_ipython", "exit", "quit", "open"}
+    names = {n: v for n, v in namespace.items() if n[0] != "_" and n not in ignore and not isinstance(v, ModuleType)}
+    values = check(figure, names)
+    import pandas
+
+    pandas.options.display.max_colwidth = None  # comparisons are sentences
+    defaults = find_chapter(figure).defaults
+    if defaults is not None:
+        return Shown(figure, "laptop" if values == defaults else "custom")
+    shown = Shown(figure, **values)
+    if shown.train:
+        from hyla_repro.ledger.data_folder import DataFolder
+        from hyla_repro.training.loop import train
+
+        committed = DataFolder().run_ids()
+        train([run for run in shown.wanted if run.id not in committed], device=shown.device)
+    return shown
+
+
+def page_of(figure: str) -> Path:
+    """Return the notebook of a figure."""
+    find_chapter(figure)
+    (path,) = paths.BOOK.glob(f"{figure}-*.ipynb")
+    return path
+
+
+def execute(figure: str, parameters: Mapping[str, Any], output: Path) -> Path:
+    """Run a chapter with papermill; the output path holds a whole, successful notebook or is left as it was.
+
+    Raises:
+        ValueError: unknown or impossible parameters, before a kernel starts.
+        papermill.PapermillExecutionError: a cell failed.
+        UnfinishedError: the kernel died, or cells were left out.
+    """
+    check(figure, parameters)
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    source, part = page_of(figure), output.with_suffix(".part.ipynb")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(str(source), str(part), dict(parameters), cwd=str(paths.BOOK), kernel_name="python3")
+        # papermill calls an interrupted notebook completed, so completeness is read off the cells.
+        cells = [cell for cell in json.loads(part.read_text())["cells"] if cell["cell_type"] == "code"]
+        if not all(map(_succeeded, cells)):
+            raise UnfinishedError(f"{figure} was interrupted, or left by sys.exit: {output} is left as it was")
+        part.replace(output)
+    except DeadKernelError:
+        raise UnfinishedError(f"the kernel of {figure} was killed, perhaps for want of memory: {output} is left as it "
+                              "was") from None  # fmt: skip
+    finally:
+        part.unlink(missing_ok=True)
+    return output
+
+
+def _succeeded(cell: Mapping[str, Any]) -> bool:
+    """Return whether a code cell was executed without error; papermill takes sys.exit() for a success."""
+    failed = any(output["output_type"] == "error" for output in cell["outputs"])
+    return not failed and (bool(cell["execution_count"]) or not "".join(cell["source"]).strip())

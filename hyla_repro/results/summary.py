@@ -1,0 +1,172 @@
+"""Our runs in numbers: averages over seeds, the best setting of each method, and how tables print them."""
+
+from collections.abc import Callable, Iterable
+from math import isnan
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from hyla_repro.experiment import OPTIMIZER, Experiment, coordinates
+from hyla_repro.results.methods import ABLATIONS, METHODS, NAMES
+from hyla_repro.results.store import PAPER, Store
+from hyla_repro.tasks.registry import TASKS
+
+
+class Results:
+    """The finished runs of one preset, as claims read them.
+
+    Args:
+        experiments: figure and preset to the runs behind it.
+        store: committed results and the ledger if None.
+    """
+
+    def __init__(
+        self, preset: str, experiments: Callable[[str, str], list[Experiment]], store: Store | None = None
+    ) -> None:
+        self.preset, self.store, self._experiments = preset, store or Store(), experiments
+        self._tables: dict[tuple[str, str], pd.DataFrame] = {}
+
+    def wanted(self, figure: str, task: str) -> list[Experiment]:
+        """Return the experiments behind a figure that are on one task, finished or not."""
+        return [run for run in self._experiments(figure, self.preset) if run.task_name == task]
+
+    def runs(self, figure: str, task: str) -> pd.DataFrame:
+        """Return one row per finished run of a figure's runs on one task."""
+        if (figure, task) not in self._tables:
+            self._tables[figure, task] = self.store.runs(self.wanted(figure, task))
+        return self._tables[figure, task].copy()
+
+    def scores(self, figure: str, task: str) -> pd.DataFrame:
+        """Return mean, standard error and number of seeds of every score, per method and grid point.
+
+        Where several learning rates and decays were run, the best held-out mean stands, as in the paper.
+        """
+        return summarize(self.runs(figure, task))
+
+    def best(self, figure: str, task: str) -> pd.DataFrame:
+        """Return the single runs that `scores` averages: those of the best setting of each method and grid point."""
+        return best_runs(self.runs(figure, task))
+
+    def by_method(self, figure: str, task: str) -> pd.DataFrame:
+        """Return `scores` of a figure with one grid point, by method."""
+        scores = self.scores(figure, task)
+        return scores.set_index("variant") if len(scores) else scores
+
+    def leads(self, better: str, worse: str, figure: str, task: str) -> pd.Series:
+        """Return by how many points one method leads another there on held-out tasks, for each seed."""
+        heldout = self.best(figure, task).pivot(index="seed", columns="variant", values="heldout")
+        return (100 * (heldout[better] - heldout[worse])).dropna()
+
+
+def _points(runs: pd.DataFrame) -> list[str]:
+    (task,) = set(runs["task"])
+    return ["variant", *(name for name in coordinates(task) if name in runs)]
+
+
+def _settings(runs: pd.DataFrame) -> list[str]:
+    return [name for name in OPTIMIZER if name in runs]
+
+
+def _splits(runs: pd.DataFrame) -> list[str]:
+    (task,) = set(runs["task"])
+    return list(TASKS.settings(task).evaluation_splits)
+
+
+def summarize(runs: pd.DataFrame) -> pd.DataFrame:
+    """Average runs of one task over seeds, and keep the best optimiser settings of each method and point.
+
+    Returns: columns `heldout`, `heldout_se`, ... for each split and `n` seeds; scores are R2 or accuracy in percent.
+    """
+    if runs.empty:
+        return runs
+    points, splits = _points(runs), _splits(runs)
+    groups = (runs.assign(**{s: 100 * runs[s] for s in splits})).groupby([*points, *_settings(runs)])
+    table = groups[splits].mean().join(groups[splits].sem().add_suffix("_se")).join(groups.size().rename("n"))
+    best = table.sort_values("heldout", ascending=False).groupby(level=points, sort=False).head(1).reset_index()
+    order = {name: place for place, name in enumerate(ABLATIONS)}
+    return best.sort_values([*points[1:], "variant"], key=lambda c: c.map(order) if c.name == "variant" else c,
+                            ignore_index=True)  # fmt: skip
+
+
+def best_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with the best optimiser setting of each method and grid point."""
+    return runs if runs.empty else runs.merge(summarize(runs)[[*_points(runs), *_settings(runs)]])
+
+
+def by_seed(runs: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the held-out score in percent by method and seed, with the mean on training tasks, at the best setting.
+
+    Args:
+        runs: one row per run, of one grid point.
+        scores: what `summarize` made of them.
+    """
+    best = runs.merge(scores[["variant", *_settings(runs)]])
+    table = 100 * best.pivot(index="variant", columns="seed", values="heldout").rename(columns="seed {}".format)
+    training = scores.set_index("variant")["test"].rename("training tasks")
+    return table.join(training).reindex(scores["variant"]).rename(index=NAMES).rename_axis(None)
+
+
+def mean_and_error(mean: float, error: float, digits: int = 1) -> str:
+    """Return a mean with its standard error in words, which no line break parts; nothing where there is none."""
+    unbroken = f"{mean:.{digits}f} ± {error:.{digits}f}".replace("-", "−").replace(" ", "\N{NO-BREAK SPACE}")
+    return "" if isnan(mean) else unbroken
+
+
+def heldout_at(curves: pd.DataFrame, level: float) -> pd.Series:
+    """Return held-out scores where a run's score on training tasks first reaches a level, by variant and seed.
+
+    This takes the speed of learning out of a comparison. Between two evaluations both scores count as straight lines.
+
+    Args:
+        curves: rows of `Store.curves`, whose scores are shares.
+        level: a share.
+
+    Returns: shares; NaN for a run that never reaches the level.
+    """
+
+    def crossing(curve: pd.DataFrame) -> float:
+        curve = curve.sort_values("step")
+        training, heldout = curve["test"].to_numpy(), curve["heldout"].to_numpy()
+        reached = training >= level
+        if not reached.any():
+            return float("nan")
+        last = int(reached.argmax())
+        # Below the level before, at or above it now; a run that starts above it has one point to take.
+        around = slice(max(last - 1, 0), last + 1)
+        return float(np.interp(level, training[around], heldout[around]))
+
+    by_run = {run: crossing(curve) for run, curve in curves.groupby(["variant", "seed"])}
+    return pd.Series(by_run, dtype=float).rename_axis(["variant", "seed"])
+
+
+def equal_training(curves: pd.DataFrame, levels: Iterable[float] = (0.15, 0.2, 0.25, 0.3, 0.35)) -> pd.DataFrame:
+    """Return held-out scores in percent at equal scores on training tasks, and their differences seed by seed.
+
+    Returns: a column per level; means and standard errors, blank where a run of the method never reaches the level.
+    """
+    columns = {}
+    for level in levels:
+        scores = 100 * heldout_at(curves, level).unstack("variant").reindex(columns=METHODS)
+        pairs = (("hyla", "softmax"), ("hyla", "linear"), ("softmax", "linear"))
+        leads = {f"{NAMES[one]} minus {NAMES[other]}": scores[one] - scores[other] for one, other in pairs}
+        rows = scores.rename(columns=NAMES).assign(**leads)
+        columns[f"at {level:.0%}"] = rows.agg(lambda row: mean_and_error(row.mean(skipna=False), row.sem()))
+    return pd.DataFrame(columns).rename_axis(None)
+
+
+def paper_values(store: Store | None = None) -> pd.DataFrame:
+    """Return the published numbers: figure, task, variant, value and standard error in percent, source."""
+    return (store or Store()).table(PAPER)
+
+
+def share_interval(successes: int, tries: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of a share (Wilson's, which holds for rare events too)."""
+    interval = binomtest(successes, tries).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def percent_interval(successes: int, tries: int) -> str:
+    """Return a share and its 95 % interval in words."""
+    low, high = share_interval(successes, tries)
+    return f"{100 * successes / tries:.2f} % ({100 * low:.2f} to {100 * high:.2f})"

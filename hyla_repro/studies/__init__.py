@@ -1,0 +1,64 @@
+"""The parts of the book, one folder each; everything that goes over studies, chapters or runs begins here."""
+
+from collections.abc import Callable
+
+from hyla_repro.errors import choose
+from hyla_repro.experiment import Experiment
+from hyla_repro.studies.ablations import ABLATIONS
+from hyla_repro.studies.fuzzy_logic import FUZZY_LOGIC
+from hyla_repro.studies.idea import IDEA
+from hyla_repro.studies.sraven import SRAVEN
+from hyla_repro.studies.study import PRESETS, Chapter, Study, once
+
+__all__ = [
+    "PRESETS", "STUDIES", "Chapter", "Study", "chapters", "experiments", "find_chapter", "pages", "study_of",
+    "with_runs",
+]  # fmt: skip
+
+STUDIES: list[Study] = [IDEA, FUZZY_LOGIC, SRAVEN, ABLATIONS]
+
+
+def chapters() -> dict[str, Chapter]:
+    """Return every chapter by its figure, in the order of the book."""
+    return {chapter.figure: chapter for study in STUDIES for chapter in study.chapters}
+
+
+def pages() -> dict[str, Chapter]:
+    """Return the chapters that have a notebook, by figure."""
+    return {figure: chapter for figure, chapter in chapters().items() if chapter.page}
+
+
+def find_chapter(figure: str) -> Chapter:
+    """Return the chapter of a figure.
+
+    Raises: ValueError for an unknown figure, naming those there are.
+    """
+    known = pages()
+    return known[choose("figure", figure, known)]
+
+
+def with_runs() -> dict[str, Callable[[str], list[Experiment]]]:
+    """Return, by figure, what has runs, chapters and controls: preset to experiments."""
+    return {figure: chapter.runs for figure, chapter in chapters().items() if chapter.runs}
+
+
+def experiments(figure: str, preset: str) -> list[Experiment]:
+    """Return the runs behind a figure (or `all`), each once, those of the main comparisons first.
+
+    Raises: ValueError for an unknown figure or preset.
+    """
+    choose("preset", preset, PRESETS)
+    known = with_runs()
+    if choose("figure", figure, ["all", *known]) != "all":
+        return known[figure](preset)
+    main = [run for study in STUDIES if study.main for run in study.main(preset)]
+    return once([*main, *(run for runs in known.values() for run in runs(preset))])
+
+
+def study_of(task: str) -> Study:
+    """Return the study whose models are trained on a task.
+
+    Raises: ValueError for a task that no study has.
+    """
+    by_task = {study.task: study for study in STUDIES if study.task}
+    return by_task[choose("task", task, by_task)]

@@ -1,0 +1,15 @@
+"""Both tasks: what each part of HYLA is worth."""
+
+from hyla_repro.lazy import later
+from hyla_repro.studies.ablations import runs
+from hyla_repro.studies.study import Chapter, Study
+
+ABLATIONS = Study(
+    name="ablations",
+    title="Both tasks",
+    chapters=(
+        Chapter("tablea1", runs.table_a1),
+        Chapter("dropout", runs.dropout, page=False, section=later("hyla_repro.studies.ablations.controls", "dropout")),
+    ),
+    claims=later("hyla_repro.studies.ablations.claims", "claims"),
+)

@@ -1,0 +1,126 @@
+"""Figure 2, and A2 and A3."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hyla_repro.results.methods import METHODS, NAMES
+from hyla_repro.studies.style import COLORS, MARKERS, PALETTE, axes_grid, lines, methods_legend, percent_axis, styled
+
+_CUTS = (
+    ("n_examples", "heldout_fraction", 0.7, "examples in context, N (70 % held out)"),
+    ("heldout_fraction", "n_examples", 32, "fraction of combinations held out (N = 32)"),
+)
+
+
+def _two_cuts(row: np.ndarray, runs: pd.DataFrame, split: str, label: str) -> None:
+    for ax, (axis, fixed, value, title) in zip(row, _CUTS, strict=True):
+        lines(ax, runs[np.isclose(runs[fixed], value)], axis, split, scale="from_zero")
+        percent_axis(ax, label, _floor(runs, split))
+        ax.set_xlabel(title)
+
+
+def _floor(runs: pd.DataFrame, split: str) -> float:
+    """Return 0, or a multiple of 20 below the lowest value where R2 is negative."""
+    return min(0.0, 20 * np.floor(5 * runs[split].min()))
+
+
+@styled
+def fig2a(functions: dict[str, np.ndarray], split: np.ndarray) -> Figure:
+    """Draw fuzzy functions over two of their variables, and which pairs of terms are trained on.
+
+    Args:
+        functions: title to values (x2, x1) in [0, 1] on a regular grid.
+        split: (term, term): 0 no function, 1 train, 2 held out, 3 unknown terms.
+    """
+    figure, axes = axes_grid(1, len(functions) + 1, 3.1 * (len(functions) + 1), 3.3)
+    for ax, (title, values) in zip(axes[0], functions.items(), strict=False):
+        image = ax.imshow(values, origin="lower", extent=(0, 1, 0, 1), vmin=0, vmax=1, cmap="viridis")
+        ax.set(title=title, xlabel="$x_1$", ylabel="$x_2$")
+    figure.colorbar(image, ax=list(axes[0, :-1]), label="f(x)", shrink=0.8)
+    ax, colors = axes[0, -1], ["white", PALETTE[0], PALETTE[1], "0.75"]
+    ax.imshow(split, cmap=plt.matplotlib.colors.ListedColormap(colors), vmin=0, vmax=3, origin="lower")
+    for color, label in zip(colors[1:], ("train", "held out", "unknown terms"), strict=True):
+        ax.plot([], [], "s", color=color, label=label)
+    ticks = range(0, len(split), 3)
+    ax.set(xlabel="first term", ylabel="second term", title="functions: pairs of terms", xticks=ticks, yticks=ticks)
+    ax.legend(loc="lower right", fontsize=8)
+    return figure
+
+
+@styled
+def fig2c(runs: pd.DataFrame) -> Figure:
+    """Draw held-out R2 against the number of examples and the fraction held out.
+
+    Args:
+        runs: those of the best setting of each point.
+    """
+    figure, axes = axes_grid(1, 2, 9.0, 3.6, sharey=True)
+    _two_cuts(axes[0], runs, "heldout", "R² on held-out combinations (%)")
+    methods_legend(figure, axes)
+    return figure
+
+
+@styled
+def figa3(runs: pd.DataFrame) -> Figure:
+    """Draw R2 on training functions (top) and on functions of unknown terms (bottom).
+
+    Args:
+        runs: those of the best setting of each point.
+    """
+    figure, axes = axes_grid(2, 2, 9.0, 6.4, sharey="row")
+    _two_cuts(axes[0], runs, "test", "R² on training functions (%)")
+    _two_cuts(axes[1], runs, "unknown_terms", "R² on unknown terms (%)")
+    methods_legend(figure, axes)
+    return figure
+
+
+@styled
+def fig2b(decoding: pd.DataFrame) -> Figure:
+    """Draw how well terms are decoded: F1 by layer and method, and AUC by the term's value at the query."""
+    layers = sorted(decoding["layer"].unique())
+    figure, axes = axes_grid(1, 2, 9.0, 3.6)
+    ax, by_value = axes[0]
+    for shift, method in zip((-0.25, 0.0, 0.25), METHODS, strict=True):
+        seeds = decoding[decoding["variant"] == method].groupby(["layer", "seed"])[["f1", "train_f1"]].mean()
+        places = np.arange(len(layers)) + shift
+        means = seeds.groupby(level="layer").mean().reindex(layers)
+        ax.bar(places, means["f1"], 0.23, color=COLORS[method], alpha=0.55, label=NAMES[method])
+        ax.hlines(means["train_f1"], places - 0.115, places + 0.115, color=COLORS[method])
+        for place, layer in zip(places, layers, strict=True):
+            values = seeds["f1"].get(layer, pd.Series(dtype=float))
+            ax.plot([place] * len(values), values, MARKERS[method], ms=4, color=COLORS[method])
+        last = decoding[(decoding["variant"] == method) & (decoding["layer"] == layers[-1])]
+        by_value.plot(last["term_value"], last["auc"], MARKERS[method], ms=5, alpha=0.6, color=COLORS[method])
+    ax.hlines([], [], [], color="0.4", label="training functions")
+    ax.axhline(decoding["chance"].mean(), color="0.4", ls=":", label="always yes")
+    ax.set(ylabel="F1 on held-out functions", ylim=(0, 1.02), xlabel="layer")
+    ax.set_xticks(range(len(layers)), [str(layer) for layer in layers])
+    by_value.axhline(0.5, color="0.4", ls=":")
+    by_value.set(
+        xlabel="value of the term at the query", ylabel="AUC, last layer, held-out functions", ylim=(0.4, 1.02)
+    )
+    figure.legend(loc="outside upper center", ncols=5, fontsize=9)
+    return figure
+
+
+@styled
+def fig2d(plane: pd.DataFrame, term: int) -> Figure:
+    """Draw the codes in the plane, one column per method, coloured by target (top) and by one term (bottom)."""
+    methods = [method for method in METHODS if method in set(plane["variant"])]
+    figure, axes = axes_grid(2, len(methods), 3.0 * len(methods) + 1.0, 6.2)
+    for column, method in enumerate(methods):
+        part = plane[plane["variant"] == method]
+        has_term = part["function"].map(lambda name: str(term) in name.split("+"))
+        points = axes[0, column].scatter(part["x"], part["y"], c=part["target"], s=5, cmap="viridis", vmin=0, vmax=1)
+        for shown, color, label in ((~has_term, "0.8", "without"), (has_term, PALETTE[3], "with")):
+            label = f"{label} term {term}"
+            axes[1, column].scatter(part["x"][shown], part["y"][shown], s=5, color=color, label=label)
+        axes[0, column].set(title=NAMES[method], xticks=[], yticks=[])
+        axes[1, column].set(xlabel="t-SNE 1", xticks=[], yticks=[])
+    for ax in axes[:, 0]:
+        ax.set_ylabel("t-SNE 2")
+    figure.colorbar(points, ax=list(axes[0]), label="target f(x)", shrink=0.8)
+    figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, markerscale=2)
+    return figure

@@ -1,0 +1,37 @@
+"""How many SRAVEN problems there are, and how many of them have more than one answer (Figure 3)."""
+
+from math import factorial
+
+import pandas as pd
+
+from hyla_repro.results.summary import percent_interval
+from hyla_repro.tasks.sraven import SRaven, best_guess, evaluation_set, hypotheses, is_ambiguous, is_wholly_ambiguous
+from hyla_repro.tasks.sraven.rules import fillings
+from hyla_repro.tasks.sraven.settings import SRAVEN_RULES
+
+
+def sraven_counts(task: SRaven) -> pd.Series:
+    """Return how many tasks, problems and hypotheses there are."""
+    sizes = [fillings(name, task.n_values, task.grid_size) for name in SRAVEN_RULES]
+    orders = factorial(task.n_features) ** task.grid_size
+    counts = {
+        "tasks": task.n_multisets, "trained on": task.n_multisets - task.n_heldout, "held out": task.n_heldout,
+        "ways to draw a problem of the smallest task": min(sizes) ** task.n_features * orders,
+        "ways to draw a problem of the largest task": max(sizes) ** task.n_features * orders,
+        "hypotheses per problem": hypotheses(task),
+    }  # fmt: skip
+    return pd.Series({name: f"{n:,}" if n < 1e9 else f"{n:.1e}" for name, n in counts.items()}, name="number")
+
+
+def ambiguity(task: SRaven, problems: int) -> pd.DataFrame:
+    """Return, per split, which share of problems is ambiguous, with 95 % intervals, and the best possible accuracy."""
+    rows = {}
+    for split, batch in evaluation_set(task, problems=problems).problems.items():
+        several, wholly = is_ambiguous(task, batch.inputs), is_wholly_ambiguous(task, batch)
+        _, probability = best_guess(task, batch.inputs)
+        rows[split] = {
+            "another answer, every symbol different": percent_interval(int(wholly.sum()), problems),
+            "more than one answer": percent_interval(int(several.sum()), problems),
+            "best possible accuracy": f"{100 * probability.mean().item():.1f} %",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -1,0 +1,174 @@
+"""Committed results: digests, collecting, and clear words for whatever is missing or altered."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hyla_repro import studies
+from hyla_repro.book import collect as collecting
+from hyla_repro.book.collect import collect
+from hyla_repro.errors import DataError
+from hyla_repro.experiment import Experiment
+from hyla_repro.ledger.data_folder import RUNS
+from hyla_repro.ledger.runs import Ledger
+from hyla_repro.results.store import CURVES, Store, cost, require
+from hyla_repro.results.summary import summarize
+from hyla_repro.studies.fuzzy_logic.runs import DECODING, EMBEDDING, fuzzy_logic
+from hyla_repro.studies.sraven.runs import sraven
+from hyla_repro.studies.study import Chapter, Study
+from hyla_repro.training.loop import train
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "data")
+    store.write({"a.csv": b"id,value\nx,1\n", "models/b.bin": b"weights"})
+    return store
+
+
+def test_written_files_are_read_back_and_verified(store: Store) -> None:
+    assert store.read("models/b.bin") == b"weights"
+    assert store.table("a.csv").to_dict("list") == {"id": ["x"], "value": [1]}
+    assert store.verify() == 2
+
+
+def test_numeric_looking_ids_stay_text(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write({"a.csv": b"id,value\n012345678901,1\n"})
+    assert store.table("a.csv")["id"].tolist() == ["012345678901"]
+
+
+@pytest.mark.parametrize("position", [0, 3, 6])
+def test_altered_file_is_refused(store: Store, position: int) -> None:
+    path = store.folder / "models/b.bin"
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"b\.bin was altered since it was collected.*git checkout data"):
+        store.read("models/b.bin")
+    with pytest.raises(DataError, match=r"b\.bin"):
+        store.verify()
+
+
+def test_missing_file_is_named(store: Store) -> None:
+    (store.folder / "a.csv").unlink()
+    with pytest.raises(DataError, match=r"a\.csv cannot be read.*hyla-repro collect"):
+        store.table("a.csv")
+
+
+def test_file_that_the_manifest_does_not_list_is_refused(store: Store) -> None:
+    (store.folder / "stray.csv").write_text("id\n")
+    with pytest.raises(DataError, match=r"stray\.csv"):
+        store.verify()
+    with pytest.raises(DataError, match=r"stray\.csv is not listed.*a\.csv, models/b\.bin"):
+        store.read("stray.csv")
+
+
+@pytest.mark.parametrize("text", [None, "{", "[1"])
+def test_damaged_manifest_is_named(store: Store, text: str | None) -> None:
+    path = store.folder / "manifest.json"
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(DataError, match=r"manifest\.json cannot be read"):
+        store.read("a.csv")
+
+
+def test_nothing_to_show_says_how_to_train() -> None:
+    with pytest.raises(DataError, match=r"no finished runs of fig2c at preset 'paper'.*hyla-repro run fig2c"):
+        require(pd.DataFrame(), "fig2c", "paper")
+
+
+def test_cost_adds_hours_by_machine() -> None:
+    machine = {"device": "A", "instruction_set": "AVX2", "threads": 1, "torch": "2.6", "steps": 10}
+    rows = [{**machine, "minutes": 30.0, "date": "2026-01-02"}, {**machine, "minutes": 90.0, "date": "2026-01-01"}]
+    table = cost(pd.DataFrame([*rows, {**rows[0], "device": "B"}]))
+    assert table["runs"].tolist() == [2, 1]
+    assert table["hours"].tolist() == [2.0, 0.5]
+    assert table.loc[0, ["since", "until"]].tolist() == ["2026-01-01", "2026-01-02"]
+
+
+@pytest.fixture
+def tiny_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Experiment]:
+    """Two finished runs, as if they were all that laptop has; the first one's codes are shown."""
+    monkeypatch.setenv("HYLA_REPRO_RUNS", str(tmp_path / "runs"))
+    base = fuzzy_logic("smoke", "hyla", 0, n_examples=5)
+    model = base.model.model_copy(update={"d_model": 16, "d_ff": 16})
+    small = base.model_copy(update={"model": model, "steps": 4, "warmup_steps": 1, "evaluation_sequences": 40})
+    runs = [small.model_copy(update={"seed": seed}) for seed in (0, 1)]
+    shown = Chapter("fig2b", lambda preset: runs[:1] if preset == "laptop" else [], (DECODING, EMBEDDING))
+    every = Chapter("fig2c", lambda preset: runs if preset == "laptop" else [])
+    monkeypatch.setattr(studies, "STUDIES", [Study("tiny", "Tiny", (shown, every))])
+    train(runs, progress=False)
+    return runs
+
+
+def test_collect_adds_what_is_finished_and_only_once(tiny_figures: list[Experiment], tmp_path: Path) -> None:
+    store = Store(tmp_path / "data")
+    store.write({"paper_values.csv": b"figure\n"})
+    assert collect(store) == "added 2 runs; 2 of 2 are committed"
+    runs = store.table(RUNS)
+    assert runs["id"].tolist() == [run.id for run in tiny_figures]
+    for run, row in zip(tiny_figures, runs.itertuples(), strict=True):
+        assert row.heldout == pytest.approx(Ledger().result(run)["scores"]["heldout"], abs=0, rel=1e-15)
+    assert set(store.table(CURVES)["id"]) == set(runs["id"])
+    assert store.model(tiny_figures[0]) == Ledger().read(tiny_figures[0], "model.safetensors")
+    assert set(store.table(EMBEDDING.table)["id"]) == {tiny_figures[0].id}
+    assert store.table(DECODING.table)["f1"].between(0, 1).all()
+
+    before = {path: path.read_bytes() for path in store.folder.rglob("*") if path.is_file()}
+    assert collect(store) == "nothing new: 2 runs are committed"
+    assert before == {path: path.read_bytes() for path in store.folder.rglob("*") if path.is_file()}
+    assert store.verify() == len(before) - 1
+
+
+def test_collected_runs_need_no_ledger_any_more(
+    tiny_figures: list[Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "data")
+    store.write({"paper_values.csv": b"figure\n"})
+    fresh = store.runs(tiny_figures)
+    collect(store)
+    monkeypatch.setenv("HYLA_REPRO_RUNS", str(tmp_path / "empty"))
+    pd.testing.assert_frame_equal(store.runs(tiny_figures)[sorted(fresh)], fresh[sorted(fresh)], check_dtype=False)
+    assert len(store.curves(tiny_figures)) > 0
+
+
+def test_committed_only_ignores_the_ledger(tiny_figures: list[Experiment], tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    Store(folder).write({"paper_values.csv": b"figure\n"})
+    assert len(Store(folder).runs(tiny_figures)) == 2
+    assert Store(folder, committed_only=True).runs(tiny_figures).empty
+
+
+def test_runs_of_another_task_have_tables_of_their_own(
+    tiny_figures: list[Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fuzzy = tiny_figures[0]
+    sizes = {"n_positions": 18, "n_inputs": 5, "n_outputs": 5, "n_layers": 1}
+    task = {"n_features": 2, "n_values": 5, "grid_size": 3, "heldout_fraction": 0.25}
+    fields = fuzzy.model_dump() | {"task_name": "sraven", "task": task, "model": fuzzy.model.model_dump() | sizes}
+    sraven = [Experiment.model_validate(fields | {"seed": seed}) for seed in (0, 1)]
+    train(sraven, progress=False)
+    known = [*tiny_figures, *sraven]
+    every = Chapter("fig2c", lambda preset: known if preset == "laptop" else [])
+    monkeypatch.setattr(studies, "STUDIES", [Study("tiny", "Tiny", (every,))])
+    store = Store(tmp_path / "data")
+    store.write({"paper_values.csv": b"figure\n"})
+    assert collect(store) == "added 4 runs; 4 of 4 are committed"
+    assert store.run_ids() == {run.id for run in known}
+    assert "unknown_terms" not in store.table("sraven_runs.csv")
+    assert "n_layers" not in store.table(RUNS)
+    monkeypatch.setenv("HYLA_REPRO_RUNS", str(tmp_path / "empty"))
+    assert store.runs(sraven)["id"].tolist() == [run.id for run in sraven]
+    assert set(store.curves(sraven)) == {"id", "step", "train_loss", "test", "heldout", "variant", "seed"}
+    (row,) = summarize(store.runs(sraven)).itertuples()
+    assert (row.n_layers, row.n_features, row.n) == (1, 2, 2)
+    assert row.heldout == pytest.approx(100 * store.runs(sraven)["heldout"].mean())
+
+
+def test_codes_are_collected_in_stacks_of_one_shape_but_alone_on_a_cpu() -> None:
+    runs = [sraven("smoke", method, seed) for seed in (0, 1) for method in ("hyla", "linear")]
+    models = [(run, run.id.encode()) for run in runs]
+    hyla, linear, hyla_1, linear_1 = models
+    assert collecting._by_shape(models, "cpu") == [[model] for model in models]
+    assert collecting._by_shape(models, "cuda") == [[hyla, hyla_1], [linear, linear_1]]
