@@ -1,4 +1,4 @@
-"""The command line: run, status, export, import, collect, verify, report, notebook, reproduce."""
+"""The command line: run, status, export, import, collect, verify, report, lock, notebook, reproduce."""
 
 import os
 import re
@@ -208,6 +208,21 @@ def report() -> None:
 
     for path in write():
         typer.echo(f"wrote {path}")
+
+
+@app.command()
+def lock(
+    why: Annotated[str, typer.Option(help="a sentence: what is locked, or why a rule changes")],
+    known: Annotated[bool, typer.Option(help="whether runs that decide these rules are finished")] = True,
+) -> None:
+    """Write new and changed rules of claims into data/rules.lock; no claim may vanish."""
+    from hyla_repro.book.lock import add, reported
+    from hyla_repro.book.verdicts import claims
+    from hyla_repro.ledger.data_folder import DataFolder
+    from hyla_repro.paths import BOOK
+
+    added = add(claims(), DataFolder(), reported((BOOK / "report.md").read_text()), known, why)
+    typer.echo(f"locked {', '.join(added) or 'nothing new'}")
 
 
 Parameters = Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE")]

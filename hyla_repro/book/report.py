@@ -1,17 +1,20 @@
 """The reproduction report and the README's table, generated from committed results."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from hyla_repro import paths
 from hyla_repro.book import costs
+from hyla_repro.book.lock import entries, status
 from hyla_repro.book.notebook import page_of
-from hyla_repro.book.verdicts import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, best_verdict, claims, scales
+from hyla_repro.book.verdicts import ANSWERS, Verdict, best_verdict, claims, headlines, scales
 from hyla_repro.files import write_atomically
-from hyla_repro.results.markdown import frame
-from hyla_repro.results.markdown import table as markdown_table
+from hyla_repro.results.claims import TOPICS
+from hyla_repro.results.effects import NOT_TESTED, REPRODUCED
+from hyla_repro.results.markdown import frame, table
 from hyla_repro.results.store import Store, cost
 from hyla_repro.studies import chapters, experiments, with_runs
 
@@ -25,30 +28,33 @@ def _runs_section(store: Store) -> str:
             wanted = {run.id for run in experiments(figure, preset)}
             counts.append(f"{len(wanted & committed)} of {len(wanted)}")
         lines.append([f"`{figure}`", *counts])
-    parts = [markdown_table(["runs of", "laptop", "paper"], lines)]
+    parts = [table(["runs of", "laptop", "paper"], lines)]
     if len(runs):
         parts.append(frame(cost(runs)))
     return "\n\n".join(parts)
 
 
-def verdicts(store: Store) -> pd.DataFrame:
-    """Return every claim with its published value, our result, verdict and the preset that decided it."""
-    rows, results = [], scales(store)
-    for claim in claims(store):
-        decided, ours, preset = best_verdict(claim, results)
-        fields = {name: getattr(claim, name) for name in ("id", "figure", "statement", "published", "rule", "level")}
-        rows.append({**fields, "ours": ours, "preset": preset, "verdict": decided})
-    return pd.DataFrame(rows)
+def verdicts(store: Store) -> list[Verdict]:
+    """Return the verdict on every claim, each from the largest preset that can decide it."""
+    results = scales(store)
+    return [best_verdict(claim, results) for claim in claims(store)]
 
 
-def _scale(row: Any) -> str:
-    return "" if row.preset == "any" or row.verdict == NOT_TESTED else f" ({row.preset})"
+def _tally(found: Sequence[Verdict]) -> str:
+    counts = Counter(entry.answer for entry in found)
+    return ", ".join(f"{counts[answer]} {answer}" for answer in ANSWERS if counts[answer])
 
 
-def page(store: Store, table: pd.DataFrame) -> str:
+def tallies(found: Sequence[Verdict]) -> str:
+    """Return how many claims have which verdict, topic by topic; the numbers of Table A1 are a topic of their own."""
+    rows = [[title.partition(":")[0], _tally([entry for entry in found if entry.claim.topic == topic])]
+            for topic, title in TOPICS.items()]  # fmt: skip
+    return table(["topic", "verdicts"], rows)
+
+
+def page(store: Store, found: Sequence[Verdict]) -> str:
     """Return the report page in MyST, from committed runs and their verdicts."""
-    counts = table["verdict"].value_counts()
-    tally = ", ".join(f"{counts.get(v, 0)} {v}" for v in (REPRODUCED, NOT_REPRODUCED, NOT_TESTED))
+    locked = entries(store)
     sections = [
         "# Reproduction report",
         "This page is written by `hyla-repro report` from the committed runs, and a test fails when it is stale.\n"
@@ -56,22 +62,24 @@ def page(store: Store, table: pd.DataFrame) -> str:
         "At `laptop`, fuzzy logic has a fifth of the paper's steps (D11). SRAVEN has two features instead of four, "
         "half the width and a twentieth of the problems (D16): its accuracies are not comparable with the published "
         "ones.",
-        f"**{len(table)} claims: {tally}.**",
+        tallies(found),
     ]
-    for title, level in (
-        ("Orderings and trends", False),
-        ("Levels of Table A1: held-out R² of fuzzy logic, accuracy of SRAVEN (%)", True),
-    ):
+    for topic, title in TOPICS.items():
         rows = [
-            [f"[{r.id}]({page_of(r.figure).name})", r.statement, r.published, r.ours, f"**{r.verdict}**{_scale(r)}"]
-            for r in table[table["level"] == level].itertuples()
-        ]
-        sections += [f"## {title}", markdown_table(["claim", "statement", "paper", "here", "verdict"], rows)]
-    rules = [[row.id, row.rule] for row in table[~table["level"]].itertuples()]
-    rules.append(["levels", table[table["level"]]["rule"].iloc[0]])
+            [f"[{claim.id}]({page_of(claim.figure).name})", claim.statement, claim.published, outcome.words,
+             f"**{answer}**{_scale(answer, preset)}"]
+            for claim, answer, outcome, preset in found if claim.topic == topic
+        ]  # fmt: skip
+        sections += [f"## {title}", table(["claim", "statement", "paper", "here", "verdict"], rows)]
+    single = [entry.claim for entry in found if not entry.claim.level]
+    rules = [[claim.id, claim.rule, claim.chance, status(locked[claim.id])] for claim in single]
+    levels = next(entry.claim for entry in found if entry.claim.level)
+    rules.append(["levels", levels.rule, levels.chance, status(locked[levels.id])])
     sections += [
         "## Rules",
-        markdown_table(["claim", "reproduced when"], rules),
+        "What must be above zero, each with its whole 95 % interval (Student's t, paired by seed) for *reproduced*; "
+        "how likely that is by luck; and when the rule was fixed.",
+        table(["claim", "above zero", "by luck", "rule"], rules),
         *(chapter.section(store) for chapter in chapters().values() if chapter.section),
         "## Runs behind it",
         _runs_section(store),
@@ -79,19 +87,41 @@ def page(store: Store, table: pd.DataFrame) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def readme_section(table: pd.DataFrame) -> str:
+def _scale(answer: str, preset: str) -> str:
+    return "" if preset == "any" or answer == NOT_TESTED else f" ({preset})"
+
+
+def readme_section(found: Sequence[Verdict]) -> str:
     """Return the README's table of verdicts."""
-    table = table[~table["level"]]
-    rows = [[row.statement, row.published, row.ours, row.verdict + _scale(row)] for row in table.itertuples()]
-    return markdown_table(["claim of the paper", "paper", "here", "verdict"], rows)
+    rows = [[entry.claim.statement, entry.label, entry.outcome.evidence or entry.outcome.ours]
+            for entry in found if not entry.claim.level]  # fmt: skip
+    return table(["claim of the paper", "verdict", "effect (95 % interval)"], rows)
+
+
+def luck_section(found: Sequence[Verdict]) -> str:
+    """Return what luck may do: claims tested, verdicts expected by chance, and the headline claims adjusted."""
+    tested = [
+        entry for entry in found if entry.outcome.effects and entry.answer != NOT_TESTED and not entry.claim.level
+    ]
+    reproduced = sum(entry.answer == REPRODUCED for entry in tested)
+    adjusted = headlines(found)
+    rows = [[row.claim, row.difference, str(row.seeds), f"{row.p:.4f}", f"{row.adjusted:.4f}"]
+            for row in adjusted.itertuples()]  # fmt: skip
+    return "\n\n".join([
+        f"{len(tested)} claims are decided by effects over seeds, and {reproduced} of them come out as reproduced. If "
+        f"no claim were true, at most {0.025 * len(tested):.1f} would by luck: a claim with several effects needs all "
+        "of them, so its chance is at most that of one, 2.5 %.",
+        "The headline claims, with p-values (two-sided) adjusted for being several (Holm):",
+        table(["claim", "difference", "seeds", "p", "adjusted p"], rows),
+    ])  # fmt: skip
 
 
 def cost_sections(store: Store) -> dict[str, str]:
     """Return the tables of the chapter on cost, by the names of the marks between which they stand."""
     sections = {"costs": frame(costs.figures(store))}
     for name in costs.MEASUREMENTS:
-        table, how = costs.described(store, name)
-        sections[name] = how if table.empty else f"{frame(table)}\n\n{how}"
+        measured, how = costs.described(store, name)
+        sections[name] = how if measured.empty else f"{frame(measured)}\n\n{how}"
     return sections
 
 
@@ -117,10 +147,12 @@ def documents(store: Store | None = None, root: Path = paths.ROOT) -> dict[Path,
     Raises: ValueError if a page has lost the marks between which its tables stand.
     """
     store = store or Store(committed_only=True)
-    readme, cost_page, table = root / "README.md", root / "book" / "cost.md", verdicts(store)
+    readme, cost_page, how_to_read = root / "README.md", root / "book" / "cost.md", root / "book" / "verdicts.md"
+    found = verdicts(store)
     return {
-        root / "book" / "report.md": page(store, table),
-        readme: _fill(readme, {"verdicts": readme_section(table)}),
+        root / "book" / "report.md": page(store, found),
+        readme: _fill(readme, {"verdicts": readme_section(found)}),
+        how_to_read: _fill(how_to_read, {"luck": luck_section(found)}),
         cost_page: _fill(cost_page, cost_sections(store)),
     }
 

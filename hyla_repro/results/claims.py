@@ -4,16 +4,68 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from hyla_repro.results.effects import NOT_TESTED, Effect, decide
 from hyla_repro.results.summary import Results
 
 MISSING = "not all runs yet"
+NO_NUMBER = "no printed number"
+# What claims are about, in the order of the report.
+TOPICS = {
+    "facts": "The identity, and facts of the tasks",
+    "advantage": "HYLA's advantage",
+    "code": "The latent code",
+    "scaling": "Scaling and difficulty",
+    "levels": "Levels of Table A1: held-out R² of fuzzy logic, accuracy of SRAVEN (%)",
+}
+
+
+# More effects than these are not all printed.
+_SHOWN = 3
 
 
 class Outcome(NamedTuple):
-    """What our runs say about a claim: in words, whether it holds, or None where they cannot tell."""
+    """What our runs say about a claim.
+
+    Args:
+        ours: scores in words.
+        effects: what must be above zero for the claim to hold; none where runs are missing.
+        verdict: for a claim that is decided otherwise than by its effects.
+        weak: why the answer says little, such as scores near the floor.
+    """
 
     ours: str
-    holds: bool | None
+    effects: tuple[Effect, ...] = ()
+    verdict: str | None = None
+    weak: str = ""
+
+    @property
+    def answer(self) -> str:
+        """The verdict that follows."""
+        return self.verdict or decide(self.effects)
+
+    @property
+    def evidence(self) -> str:
+        """The effects with their 95 % intervals and the number of seeds; of many, the one that decides."""
+        if not self.effects:
+            return ""
+        shown = list(map(str, self.effects))
+        if len(shown) > _SHOWN:
+            clear = sum(effect.low > 0 for effect in self.effects)
+            closest = min(self.effects, key=lambda effect: effect.low / (effect.high - effect.low))
+            shown = [f"{clear} of {len(shown)} clear, least so {closest}"]
+        counts = " or ".join(str(n) for n in sorted({effect.n for effect in self.effects}))
+        return "; ".join([*shown, f"{counts} {self.effects[0].unit}"])
+
+    @property
+    def words(self) -> str:
+        """Scores, evidence, and what makes the answer weak."""
+        weak = f"**weak**: {self.weak}" if self.weak else ""
+        return "; ".join(part for part in (self.ours, self.evidence, weak) if part)
+
+
+def missing(ours: str = MISSING) -> Outcome:
+    """Return the outcome of a claim whose runs are not all there."""
+    return Outcome(ours, verdict=NOT_TESTED)
 
 
 @dataclass(frozen=True)
@@ -22,18 +74,25 @@ class Claim:
 
     Args:
         figure: the chapter that has it.
+        topic: one of `TOPICS`.
         published: the paper's number, as text.
-        rule: the decision in words, as the report prints it.
-        decide: the decision in code, from the results of one preset.
-        level: whether the claim is about a number, which only the paper's own settings can decide.
+        rule: the decision in words: what must be above zero, each with its whole interval.
+        decide: the effects in code, from the results of one preset.
+        chance: how likely the rule says "reproduced" if there is no effect.
         live: whether it is decided by computing, without runs.
     """
 
     id: str
     figure: str
+    topic: str
     statement: str
     published: str
     rule: str
     decide: Callable[[Results], Outcome]
-    level: bool = False
+    chance: str = "at most 2.5 %"
     live: bool = False
+
+    @property
+    def level(self) -> bool:
+        """Whether the claim is about a number, which only the paper's own settings can decide."""
+        return self.topic == "levels"

@@ -26,6 +26,11 @@ def trained(runs: Sequence[Experiment], weights: Sequence[bytes], device: str = 
     return stack
 
 
+def with_control(runs: Sequence[Experiment], weights: Sequence[bytes], device: str) -> dict[str, Stack]:
+    """Return the trained models, and the same before their first step, which are the control of whatever is read."""
+    return {"trained": trained(runs, weights, device), "untrained": Stack(runs, device)}
+
+
 def own_codes(
     stack: Stack, split: str, sequences: int, first_step: int = 0
 ) -> tuple[Float[Tensor, "run b token l h"], Any]:

@@ -10,7 +10,7 @@ from einops import rearrange
 
 from hyla_repro.experiment import Experiment
 from hyla_repro.results.methods import METHODS, NAMES
-from hyla_repro.studies.codes import as_features, in_the_plane, linear_probe, own_codes, trained
+from hyla_repro.studies.codes import as_features, in_the_plane, linear_probe, own_codes, with_control
 from hyla_repro.tasks.fuzzy_logic import FuzzyLogic, evaluate
 from hyla_repro.training.stack import CHUNK
 
@@ -34,19 +34,22 @@ def decoding_table(
     Args:
         runs: fuzzy-logic runs of one shape, whose codes are collected as one stack.
 
-    Returns: one row per run, layer and term: F1 and area under the ROC curve on held-out functions (`f1`, `auc`) and on
-    training functions in sequences that the probe has not seen (`train_f1`, `train_auc`), the F1 of always answering
-    yes (`chance`), and `term_value`, the term's value in [0, 1] at the fixed query.
+    Returns: one row per run, model (`trained` or `untrained`), layer and term: F1 and area under the ROC curve on
+        held-out functions (`f1`, `auc`) and on training functions in sequences that the probe has not seen
+        (`train_f1`, `train_auc`), the F1 of always answering yes (`chance`), and `term_value`, the term's value in
+        [0, 1] at the fixed query.
     Source: paper, Figure 2B. Differs: the release scores a ridge regression (Deviation D6).
     """
-    stack = trained(runs, weights, device)
-    streams = (("train", 0), ("train", -(-sequences // CHUNK)), ("heldout", 0))
-    collected = [own_codes(stack, f"{split}_fixed_query", sequences, step) for split, step in streams]
     tables = []
-    for index, run in enumerate(runs):
-        codes = [as_features(codes[index, :, 0]) for codes, _ in collected]
-        terms = [batch.terms[index].numpy() for _, batch in collected]
-        tables.append(_decode(run, codes, terms))
+    for model, stack in with_control(runs, weights, device).items():
+        streams = (("train", 0), ("train", -(-sequences // CHUNK)), ("heldout", 0))
+        collected = [own_codes(stack, f"{split}_fixed_query", sequences, step) for split, step in streams]
+        for index, run in enumerate(runs):
+            codes = [as_features(codes[index, :, 0]) for codes, _ in collected]
+            terms = [batch.terms[index].numpy() for _, batch in collected]
+            table = _decode(run, codes, terms)
+            table.insert(1, "model", model)
+            tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
@@ -92,16 +95,19 @@ def embedding_table(
     Args:
         runs: fuzzy-logic runs of one shape, whose codes are collected as one stack.
 
-    Returns: one row per run and sequence: x, y, its target and its function's terms as `a+b`.
+    Returns: one row per run, model (`trained` or `untrained`) and sequence: x, y, its target and its function's terms
+        as `a+b`.
     """
-    codes, batch = own_codes(trained(runs, weights, device), "heldout_fixed_query", sequences)
     tables = []
-    for index, run in enumerate(runs):
-        plane = in_the_plane(codes[index, :, 0, -1].numpy(), run.seed)
-        functions = ["+".join(str(int(term)) for term in row) for row in batch.terms[index]]
-        targets = batch.targets[index, :, 0].numpy().round(4)
-        tables.append(pd.DataFrame({"id": run.id, "x": plane[:, 0].round(2), "y": plane[:, 1].round(2),
-                                    "target": targets, "function": functions}))  # fmt: skip
+    for model, stack in with_control(runs, weights, device).items():
+        codes, batch = own_codes(stack, "heldout_fixed_query", sequences)
+        for index, run in enumerate(runs):
+            plane = in_the_plane(codes[index, :, 0, -1].numpy(), run.seed)
+            functions = ["+".join(str(int(term)) for term in row) for row in batch.terms[index]]
+            targets = batch.targets[index, :, 0].numpy().round(4)
+            tables.append(pd.DataFrame({"id": run.id, "model": model, "x": plane[:, 0].round(2),
+                                        "y": plane[:, 1].round(2), "target": targets,
+                                        "function": functions}))  # fmt: skip
     return pd.concat(tables, ignore_index=True)
 
 
@@ -142,11 +148,21 @@ def neighbour_agreement(plane: pd.DataFrame, neighbours: int = 10) -> Agreement:
     )
 
 
-def shares_table(shares: dict[tuple[str, int], Agreement]) -> pd.DataFrame:
-    """Return neighbour agreement by method, a column per seed, and the means of both controls; by (variant, seed)."""
-    series = pd.Series({key: agreement.share for key, agreement in shares.items()})
-    wide = series.unstack().rename(columns="seed {}".format).reindex(METHODS)
-    controls = pd.DataFrame.from_dict(
-        {key: {"target alone": a.by_target, "chance": a.chance} for key, a in shares.items()}, orient="index"
+def agreements(plane: pd.DataFrame) -> pd.DataFrame:
+    """Return `neighbour_agreement` by model, variant and seed."""
+    groups = plane.groupby(["model", "variant", "seed"])
+    return pd.DataFrame({key: neighbour_agreement(part)._asdict() for key, part in groups}).T.rename_axis(
+        ["model", "variant", "seed"]
     )
-    return wide.join(controls.groupby(level=0).mean()).rename(index=NAMES).map("{:.0%}".format)
+
+
+def shares_table(shares: pd.DataFrame) -> pd.DataFrame:
+    """Return `agreements` as a table: by method, a column per seed, and the means of the controls."""
+    trained, untrained = shares.loc["trained"], shares.loc["untrained"]
+    table = trained["share"].unstack().rename(columns="seed {}".format)
+    controls = {
+        "target alone": trained["by_target"], "before training": untrained["share"],
+        "target alone, before training": untrained["by_target"], "chance": trained["chance"],
+    }  # fmt: skip
+    means = pd.DataFrame({name: values.groupby("variant").mean() for name, values in controls.items()})
+    return table.join(means).reindex(METHODS).rename(index=NAMES).map("{:.0%}".format)

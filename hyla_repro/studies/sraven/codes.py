@@ -14,7 +14,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 
 from hyla_repro.experiment import Experiment
-from hyla_repro.studies.codes import as_features, in_the_plane, linear_probe, own_codes, trained
+from hyla_repro.studies.codes import as_features, in_the_plane, linear_probe, own_codes, trained, with_control
 from hyla_repro.tasks.sraven.settings import SRAVEN_RULES
 from hyla_repro.training.stack import CHUNK, Stack
 
@@ -59,11 +59,6 @@ def answers(stack: Stack, split: str, problems: int, first_step: int = 0) -> lis
     ]  # fmt: skip
 
 
-def _stacks(runs: Sequence[Experiment], weights: Sequence[bytes], device: str) -> dict[str, Stack]:
-    """Return the trained models, and the same before their first step, which are the control."""
-    return {"trained": trained(runs, weights, device), "untrained": Stack(runs, device)}
-
-
 def rule_decoding_table(
     runs: Sequence[Experiment], weights: Sequence[bytes], device: str = "cpu", problems: int = _PROBLEMS
 ) -> pd.DataFrame:
@@ -82,7 +77,7 @@ def rule_decoding_table(
     Source: paper, Figure 5F. Differs: the aligned streams, the untrained control and the equal weights are ours (D17).
     """
     rows = []
-    for (name, stack), stream in product(_stacks(runs, weights, device).items(), STREAMS):
+    for (name, stack), stream in product(with_control(runs, weights, device).items(), STREAMS):
         splits = (("train", 0), ("train", -(-problems // CHUNK)), ("heldout", 0))
         collected = [answers(stack, f"{split}_{stream}", problems, step) for split, step in splits]
         for run, fit, train, heldout in zip(runs, *collected, strict=True):
@@ -128,7 +123,7 @@ def mean_code_table(
     Source: paper, Figure 5E, which does not say of which tasks the codes are.
     """
     rows = []
-    for name, stack in _stacks(runs, weights, device).items():
+    for name, stack in with_control(runs, weights, device).items():
         for run, (codes, rules, _) in zip(runs, answers(stack, "train_unpermuted", problems), strict=True):
             for layer, rule in product(range(run.model.n_layers), np.unique(rules)):
                 mean = codes[rules == rule, layer].mean(0)

@@ -1,0 +1,105 @@
+"""Effects with intervals over seeds, and the verdict that follows from them."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+MIN_SEEDS = 3
+LEVEL = 0.95
+REPRODUCED, CONTRADICTED, UNDECIDED = "reproduced", "contradicted", "undecided"
+NOT_TESTED = "not tested at this scale"
+
+
+class Effect(NamedTuple):
+    """A difference that a claim says is above zero.
+
+    Args:
+        name: of what minus what.
+        value: its mean over seeds.
+        low, high: ends of its 95 % interval; NaN with fewer than two seeds.
+        p: two-sided, of a difference of zero.
+        n: of how many it is a mean or correlation.
+        digits: to show.
+        unit: what `n` counts.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+    digits: int = 1
+    unit: str = "seeds"
+
+    def __str__(self) -> str:
+        value, low, high = (f"{number:.{self.digits}f}" for number in (self.value, self.low, self.high))
+        return f"{self.name} {value} ({low}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high})".replace("-", "−")
+
+
+def paired(name: str, differences: pd.Series, digits: int = 1) -> Effect:
+    """Return the effect of differences that are paired by seed (Student's t)."""
+    values = differences.dropna().to_numpy(dtype=float)
+    if len(values) < 2:
+        return Effect(
+            name, float(np.mean(values)) if len(values) else np.nan, np.nan, np.nan, np.nan, len(values), digits
+        )
+    test = stats.ttest_1samp(values, 0.0)
+    low, high = map(float, test.confidence_interval(LEVEL))
+    return Effect(name, float(values.mean()), low, high, float(test.pvalue), len(values), digits)
+
+
+def unpaired(name: str, first: pd.Series, second: pd.Series, digits: int = 1) -> Effect:
+    """Return the effect of first minus second where seeds share nothing but their number (Welch's t)."""
+    test = stats.ttest_ind(first, second, equal_var=False)
+    low, high = map(float, test.confidence_interval(LEVEL))
+    count = min(len(first), len(second))
+    return Effect(name, float(first.mean() - second.mean()), low, high, float(test.pvalue), count, digits)
+
+
+def published(name: str, first: tuple[float, float], second: tuple[float, float], n: int = 3) -> Effect:
+    """Return the effect of first minus second, each a published mean and standard error over n seeds (Welch's t).
+
+    Seeds of a paper may share their splits; then this interval is too wide.
+    """
+    (mean, error), (other, other_error) = first, second
+    test = stats.ttest_ind_from_stats(mean, error * n**0.5, n, other, other_error * n**0.5, n, equal_var=False)
+    joint = float(np.hypot(error, other_error))
+    freedom = joint**4 * (n - 1) / (error**4 + other_error**4)
+    low, high = stats.t.interval(LEVEL, freedom, mean - other, joint)
+    return Effect(name, mean - other, float(low), float(high), float(test.pvalue), n)
+
+
+def rank_correlation(name: str, first: Sequence[float], second: Sequence[float]) -> Effect:
+    """Return Spearman's correlation, with the interval of Fisher's z and Bonett and Wright's standard error (2000)."""
+    rho, p = (float(number) for number in stats.spearmanr(first, second))
+    reach = stats.norm.ppf((1 + LEVEL) / 2) * np.sqrt((1 + rho**2 / 2) / (len(first) - 3))
+    low, high = np.tanh(np.arctanh(rho) + np.array([-reach, reach]))
+    return Effect(name, rho, float(low), float(high), p, len(first), digits=2, unit="rows")
+
+
+def decide(effects: Iterable[Effect]) -> str:
+    """Return the verdict on a claim that needs every one of these effects.
+
+    Reproduced: every interval lies above zero; the chance of that, if one of them is zero, is at most 2.5 %.
+    Contradicted: an effect is below zero, clearly so even as one of many (Bonferroni).
+    Undecided: anything else. Not tested: too few seeds for an interval.
+    """
+    found = list(effects)
+    if not found or any(effect.n < MIN_SEEDS for effect in found):
+        return NOT_TESTED
+    if all(effect.low > 0 for effect in found):
+        return REPRODUCED
+    if any(effect.value < 0 and effect.p * len(found) < 1 - LEVEL for effect in found):
+        return CONTRADICTED
+    return UNDECIDED
+
+
+def holm(p_values: pd.Series) -> pd.Series:
+    """Return p-values adjusted for being several (Holm, 1979), in the order given."""
+    order = p_values.sort_values()
+    steps = order * np.arange(len(order), 0, -1)
+    return steps.cummax().clip(upper=1.0).reindex(p_values.index)
