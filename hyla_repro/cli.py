@@ -1,7 +1,6 @@
 """The command line: run, status, export, import, collect, verify, report, lock, notebook, reproduce."""
 
 import os
-import re
 import shlex
 import sys
 import time
@@ -25,15 +24,6 @@ Preset = Annotated[str, typer.Option(help="smoke (seconds), laptop (CPU hours) o
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
 
 
-def _seconds(budget: str | None) -> float | None:
-    if budget is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget)
-    if not match:
-        raise ValueError(f"budget={budget!r} is not a time: write a number and s, m or h, such as 30m")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
-
-
 @app.command()
 def run(
     figure: Annotated[str, typer.Argument(help="a figure with runs, or all")],
@@ -41,6 +31,9 @@ def run(
     device: Device = "cpu",
     budget: Annotated[str | None, typer.Option(help="stop after this time, such as 30m, and say what is left")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="say what would be trained and what it costs, and stop")] = False,
+    where: Annotated[
+        list[str] | None, typer.Option(help="COLUMN=VALUE, such as method=hyla or steps=78125: only these runs; repeat")
+    ] = None,
     again: Annotated[
         bool, typer.Option("--again", help="also train runs whose results are committed in data/")
     ] = False,
@@ -48,14 +41,15 @@ def run(
     threads: Annotated[int, typer.Option(help="CPU threads of each process; one is fastest")] = 1,
 ) -> None:
     """Train the runs of FIGURE that are missing; stop at any time and go on later."""
-    wanted, seconds = _runs_of(figure, preset), _seconds(budget)
+    from hyla_repro.training.plan import seconds_of, total_flop, with_values
+
+    wanted, seconds = with_values(_runs_of(figure, preset), where or []), budget and seconds_of(budget)
     check_device(device)
     for name, value, least in (("threads", threads, 1), ("processes", processes, 0)):
         if value < least:
             raise ValueError(f"{name}={value} is too small: use at least {least}")
     from hyla_repro.ledger.data_folder import DataFolder
     from hyla_repro.ledger.runs import Ledger
-    from hyla_repro.training.plan import total_flop
 
     committed = set() if again else DataFolder().run_ids()
     states = Ledger().states(wanted)

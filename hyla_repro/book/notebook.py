@@ -77,7 +77,9 @@ class Shown:
 
     def progress(self) -> str:
         """Return in words how many of the runs are finished."""
-        return f"{len(self.runs)} of {len(self.wanted)} runs of this figure are finished"
+        partly = self.results.partly(self.figure)
+        done = f"{len(self.runs)} of {len(self.wanted)} runs of this figure are finished"
+        return f"{done}: {partly}" if partly else done
 
     def save(self, figure: "Figure", name: str = "") -> Path:
         """Write the picture, and return where it is."""

@@ -40,6 +40,8 @@ class Verdict(NamedTuple):
 def verdict(claim: Claim, results: Results) -> Verdict:
     """Return the verdict on a claim at the results' preset; `smoke` decides nothing, levels are the paper's alone."""
     outcome = claim.decide(results)
+    if outcome.effects and not claim.live and (partly := results.partly(claim.figure)):
+        outcome = outcome._replace(ours=f"{outcome.ours}; {partly}")
     wrong_scale = results.preset == "smoke" or (claim.level and results.preset != "paper")
     answer = NOT_TESTED if wrong_scale else outcome.answer
     return Verdict(claim, answer, outcome, "any" if claim.live else results.preset)

@@ -37,6 +37,17 @@ class Results:
             self._tables[figure, task] = self.store.runs(self.wanted(figure, task))
         return self._tables[figure, task].copy()
 
+    def partly(self, figure: str) -> str:
+        """Return in words how many settings of the optimiser were trained of all that a figure asks for, if not all."""
+        notes = []
+        for task in dict.fromkeys(run.task_name for run in self._experiments(figure, self.preset)):
+            settings = [tuple(getattr(run, name) for name in OPTIMIZER) for run in self.wanted(figure, task)]
+            runs = self.runs(figure, task)
+            trained = len(runs.groupby(_settings(runs)).size()) if len(runs) else 0
+            if 0 < trained < len(set(settings)):
+                notes.append(f"{trained} of {len(set(settings))} settings of the optimiser")
+        return ", ".join(dict.fromkeys(notes))
+
     def scores(self, figure: str, task: str) -> pd.DataFrame:
         """Return mean, standard error and number of seeds of every score, per method and grid point.
 

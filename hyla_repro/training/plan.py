@@ -1,14 +1,54 @@
-"""What runs will cost before they start: floating-point operations, and hours from runs that were timed."""
+"""Which runs, and what they will cost: floating-point operations, and hours from runs that were timed."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from hyla_repro.attention.variants import VARIANTS
+from hyla_repro.errors import choose
 from hyla_repro.experiment import Experiment
 
 # (batch, m, k, n): batch products (m, k) x (k, n).
 Product = tuple[int, int, int, int]
+
+
+def with_values(runs: Sequence[Experiment], conditions: Iterable[str]) -> list[Experiment]:
+    """Return the runs whose rows have these values.
+
+    Args:
+        conditions: as COLUMN=VALUE; `method` is a column too.
+
+    Raises: ValueError for a column that runs do not have, or a value that none of them has, naming those there are.
+    """
+    for condition in conditions:
+        name, _, value = condition.partition("=")
+        rows = [{**run.row(), "method": run.method} for run in runs]
+        choose("column", name, dict.fromkeys(column for row in rows for column in row))
+        values = [str(row[name]) if name in row else None for row in rows]
+        shown = sorted({text for text in values if text is not None}, key=lambda text: (len(text), text))
+        choose(name, _number(value), map(_number, shown))
+        runs = [run for run, text in zip(runs, values, strict=True) if text and _number(text) == _number(value)]
+    return list(runs)
+
+
+def _number(text: str) -> str:
+    """Return a number in one way of writing it, so that 1e-3 is 0.001; other texts as they are."""
+    try:
+        return f"{float(text):g}" if float(text) < 1e6 else text
+    except ValueError:
+        return text
+
+
+def seconds_of(budget: str) -> float:
+    """Return the seconds of a time such as 30m.
+
+    Raises: ValueError for a text that is no time.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget)
+    if not match:
+        raise ValueError(f"budget={budget!r} is not a time: write a number and s, m or h, such as 30m")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def forward_products(run: Experiment) -> list[Product]:

@@ -1,4 +1,6 @@
-"""A control that the report shows: the steps of warm-up."""
+"""Controls that the report shows: settings of the optimiser, and longer training."""
+
+import pandas as pd
 
 from hyla_repro.results.markdown import table
 from hyla_repro.results.methods import NAMES
@@ -6,19 +8,39 @@ from hyla_repro.results.store import Store
 from hyla_repro.results.summary import mean_and_error, summarize
 from hyla_repro.studies.sraven import runs
 
+_SCORES = ["training tasks (%)", "held-out (%)", "seeds"]
 
-def warmup(store: Store) -> str:
-    """Show what a shorter warm-up is worth (Deviation D16): scores by method and steps of warm-up."""
-    # Warm-up is a setting of the optimiser, of which a summary keeps the best alone: so one summary for each.
-    tables = [summarize(part) for _, part in store.runs(runs.warmup("laptop")).groupby("warmup_steps", sort=False)]
+
+def _scores(row: pd.Series) -> list[str]:
+    training, heldout = (mean_and_error(row[split], row[split + "_se"]) for split in ("test", "heldout"))
+    return [training, heldout, str(row["n"])]
+
+
+def tuning(store: Store) -> str:
+    """Show what other settings of the optimiser are worth (Deviation D16): scores by learning rate and warm-up."""
+    wanted = runs.tuning("laptop")
+    finished = store.runs(wanted)
+    # A summary keeps the best setting alone: so one summary for each.
+    parts = [summarize(part) for _, part in finished.groupby(["learning_rate", "warmup_steps"], sort=False)]
     rows = [
-        [NAMES[row.variant], str(row.warmup_steps), mean_and_error(row.test, row.test_se),
-         mean_and_error(row.heldout, row.heldout_se), str(row.n)]
-        for scores in tables for row in scores.itertuples()
+        [NAMES[row["variant"]], f"{row['learning_rate']:g}", str(row["warmup_steps"]), *_scores(row)]
+        for scores in parts for _, row in scores.iterrows()
     ]  # fmt: skip
     return "\n\n".join([
-        "## Warm-up",
-        "SRAVEN's main comparison, preset laptop, and with a warm-up of a fiftieth of the training, the longest that "
-        "the paper has at 20 million problems; [D16](deviations.md) says why this is measured.",
-        table(["method", "steps of warm-up", "training tasks (%)", "held-out (%)", "seeds"], rows),
+        "## Learning rate and warm-up",
+        "SRAVEN's main comparison, preset laptop, at other settings of the optimiser; a warm-up of 160 steps is a "
+        "fiftieth of the training, the longest share that the paper has at 20 million problems. "
+        f"[D16](deviations.md) says why this is measured. {len(finished)} of {len(wanted)} runs are finished.",
+        table(["method", "learning rate", "steps of warm-up", *_SCORES], rows),
     ])  # fmt: skip
+
+
+def long(store: Store) -> str:
+    """Show what six times the steps are worth."""
+    wanted = runs.long("laptop")
+    finished = store.runs(wanted)
+    rows = [[NAMES[row["variant"]], str(row["steps"]), *_scores(row)] for _, row in summarize(finished).iterrows()]
+    head = f"## Longer training\n\nSRAVEN's main comparison, preset laptop, for {wanted[0].steps:,} steps instead of "
+    head += f"{runs.SIZES['laptop'].steps:,}. {len(finished)} of {len(wanted)} runs are finished."
+    head = head.replace(",", "\N{NO-BREAK SPACE}")
+    return "\n\n".join([head, table(["method", "steps", *_SCORES], rows)] if rows else [head])

@@ -14,6 +14,8 @@ from hyla_repro.studies.study import PRESETS, once
 
 TASK = "sraven"
 SEEDS = {"smoke": (0,), "laptop": (0, 1, 2), "paper": (0, 1, 2)}
+# The three methods of the main comparison have these besides.
+MORE_SEEDS = {"laptop": tuple(range(3, 10))}
 
 RULE_DECODING = Analysis("sraven_rule_decoding.csv", later("hyla_repro.studies.sraven.codes", "rule_decoding_table"))
 MEAN_CODES = Analysis("sraven_mean_codes.csv", later("hyla_repro.studies.sraven.codes", "mean_code_table"))
@@ -89,17 +91,21 @@ def sraven(
     )  # fmt: skip
 
 
-def grid(preset: str, methods: tuple[str, ...], points: Iterable[Sizes]) -> list[Experiment]:
+def grid(
+    preset: str, methods: tuple[str, ...], points: Iterable[Sizes], seeds: tuple[int, ...] | None = None
+) -> list[Experiment]:
+    """Return runs of every method, optimiser setting and seed at these sizes."""
+    chosen = SEEDS[preset] if seeds is None else seeds
     # The first setting of the optimiser comes first, for every method and seed: a figure that is not finished shows it.
     return [
         sraven(preset, method, seed, point, optimization)
-        for point, optimization, method, seed in product(points, _OPTIMIZATION[preset], methods, SEEDS[preset])
+        for point, optimization, method, seed in product(points, _OPTIMIZATION[preset], methods, chosen)
     ]
 
 
 def main(preset: str, methods: tuple[str, ...] = METHODS) -> list[Experiment]:
     """Return the runs of the main comparison."""
-    return grid(preset, methods, [SIZES[preset]])
+    return grid(preset, methods, [SIZES[preset]]) + grid(preset, METHODS, [SIZES[preset]], MORE_SEEDS.get(preset, ()))
 
 
 def _varied(preset: str, **lists: Sequence[Any]) -> list[Experiment]:
@@ -150,7 +156,7 @@ def _features(preset: str) -> list[Experiment]:
 def codes(preset: str) -> list[Experiment]:
     """Return the runs whose codes are shown: the main comparison, and one seed of other depths."""
     deeper = [run for run in _depth(preset) if run.steps == SIZES[preset].steps]
-    runs = main(preset) + [run for run in deeper if run.seed == 0]
+    runs = grid(preset, METHODS, [SIZES[preset]]) + [run for run in deeper if run.seed == 0]
     # Which of its settings the paper shows codes of is not said; ours is the one that other presets have too.
     first = _OPTIMIZATION[preset][0]
     return once(run for run in runs if (run.learning_rate, run.weight_decay, run.warmup_steps) == first)
@@ -167,9 +173,21 @@ def dropout(preset: str) -> list[Experiment]:
     return [sraven(preset, method, seed, attention_dropout=rate) for method, rate, seed in points]
 
 
-def warmup(preset: str) -> list[Experiment]:
-    """Return runs with the preset's warm-up, and with one that is as short a part of training as the paper's."""
-    learning_rate, weight_decay, usual = _OPTIMIZATION[preset][0]
+def tuning(preset: str) -> list[Experiment]:
+    """Return runs that tell whether the order of methods is a matter of tuning: learning rates times steps of warm-up.
+
+    The shorter warm-up is as short a part of training as the paper's longest.
+    """
+    usual, weight_decay, warmup = _OPTIMIZATION[preset][0]
+    rates = (usual, 3e-4, 3e-3) if preset == "laptop" else (usual,)
     other = 3000 if preset == "paper" else SIZES[preset].steps // 50
-    points = product(("softmax", "hyla"), (usual, other), SEEDS[preset])
-    return [sraven(preset, method, seed, None, (learning_rate, weight_decay, steps)) for method, steps, seed in points]
+    settings = [(rate, weight_decay, steps) for rate, steps in product(rates, (warmup, other))]
+    return [
+        sraven(preset, method, seed, optimization=setting)
+        for setting, seed, method in product(settings, SEEDS[preset], ("softmax", "hyla"))
+    ]
+
+
+def long(preset: str) -> list[Experiment]:
+    """Return the main comparison trained for six times as long: does HYLA lead once everybody has learned?"""
+    return grid(preset, METHODS, [SIZES[preset]._replace(steps=6 * SIZES[preset].steps)] if preset == "laptop" else [])
