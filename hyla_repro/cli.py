@@ -43,7 +43,7 @@ def run(
     """Train the runs of FIGURE that are missing; stop at any time and go on later."""
     from hyla_repro.training.plan import seconds_of, total_flop, with_values
 
-    wanted, seconds = with_values(_runs_of(figure, preset), where or []), budget and seconds_of(budget)
+    wanted, seconds = with_values(_runs_of(figure, preset), where or []), seconds_of(budget) if budget else None
     check_device(device)
     for name, value, least in (("threads", threads, 1), ("processes", processes, 0)):
         if value < least:

@@ -23,15 +23,34 @@ def sraven_runs(figure: str, preset: str) -> list[Experiment]:
 @pytest.mark.parametrize(("figure", "preset"), list(product(["all", *FIGURES], PRESETS)))
 def test_every_figure_builds_at_every_scale(figure: str, preset: str) -> None:
     runs = experiments(figure, preset)
-    assert runs
+    assert bool(runs) == ((figure, preset) != ("long", "paper")), "the paper trained no longer runs"
     assert len({run.id for run in runs}) == len(runs)
-    seeds = {run.seed for run in runs}
-    assert len(seeds) >= (1 if preset == "smoke" else 3)
-    settings = {run.model_copy(update={"seed": 0}).id for run in runs}
+    seeds = {"smoke": {0}}.get(preset, {0, 1, 2})
+    first = [run for run in runs if run.seed in seeds]
+    settings = {run.model_copy(update={"seed": 0}).id for run in first}
     if figure not in CODES:
-        assert len(runs) == len(settings) * len(seeds), "not every setting has every seed"
+        assert len(first) == len(settings) * len(seeds), "not every setting has every seed"
     fuzzy = [run for run in runs if run.task_name == "fuzzy_logic"]
     assert {run.steps for run in fuzzy} <= {{"smoke": 60, "laptop": 10_000, "paper": 50_000}[preset]}
+
+
+def test_the_three_methods_of_the_headline_have_ten_seeds_at_laptop() -> None:
+    more = [run for run in experiments("all", "laptop") if run.seed > 2]
+    assert len(more) == 2 * 3 * 7
+    assert {(run.task_name, run.method) for run in more} == set(
+        product(("fuzzy_logic", "sraven"), ("softmax", "linear", "hyla"))
+    )
+    assert {run.seed for run in more} == set(range(3, 10))
+    main = {run.model_copy(update={"seed": 0}).id for run in more}
+    assert main <= {run.id for run in experiments("tablea1", "laptop")}
+    for preset in ("smoke", "paper"):
+        assert max(run.seed for run in experiments("all", preset)) <= 2
+
+
+def test_longer_runs_have_six_times_the_steps_and_nothing_else() -> None:
+    for run in experiments("long", "laptop"):
+        assert run.steps == 48_000
+        assert run.model_copy(update={"steps": 8_000}).id in {main.id for main in experiments("tablea1", "laptop")}
 
 
 def test_all_holds_every_figure_once_and_the_main_comparison_first() -> None:
@@ -131,14 +150,17 @@ def test_dropout_comparison_changes_dropout_alone() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_warmup_comparison_changes_warmup_alone(preset: str) -> None:
-    """Here the shorter one takes the part of training that the paper's longer one takes at most, a fiftieth."""
-    runs = experiments("warmup", preset)
-    usual, other = sorted({run.warmup_steps for run in runs}, key=lambda n: n != runs[0].warmup_steps)
-    assert other == (3000 if preset == "paper" else runs[0].steps // 50)
-    assert len({run.model_copy(update={"warmup_steps": usual}).id for run in runs}) * 2 == len(runs)
+def test_the_grid_of_the_optimiser_changes_rate_and_warmup_alone(preset: str) -> None:
+    """The shorter warm-up takes the part of training that the paper's longer one takes at most, a fiftieth."""
+    runs = experiments("tuning", preset)
+    rates, warmups = {run.learning_rate for run in runs}, {run.warmup_steps for run in runs}
+    assert rates == ({3e-4, 1e-3, 3e-3} if preset == "laptop" else {1e-3})
+    usual = runs[0].warmup_steps
+    assert warmups == {usual, 3000 if preset == "paper" else runs[0].steps // 50}
+    alike = {run.model_copy(update={"warmup_steps": usual, "learning_rate": 1e-3}).id for run in runs}
+    assert len(alike) * len(rates) * len(warmups) == len(runs)
     main = {run.id for run in sraven_runs("tablea1", preset)}
-    assert {run.id for run in runs if run.warmup_steps == usual} <= main
+    assert {run.id for run in runs if (run.warmup_steps, run.learning_rate) == (usual, 1e-3)} <= main
 
 
 @pytest.mark.parametrize("preset", PRESETS)

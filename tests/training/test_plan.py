@@ -7,7 +7,7 @@ from hyla_repro.models.transformer import Transformer
 from hyla_repro.results.methods import METHODS
 from hyla_repro.studies import experiments
 from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
-from hyla_repro.training.plan import Timed, describe, minutes_per_run, step_flop, total_flop
+from hyla_repro.training.plan import Timed, describe, minutes_per_run, seconds_of, step_flop, total_flop, with_values
 
 
 @pytest.mark.parametrize("experts", [{}, {"feed_forward": "moe", "n_experts": 4, "experts_per_token": 2}], ids=len)
@@ -60,3 +60,41 @@ def test_plan_counts_kinds_cheapest_first() -> None:
     assert "h on this, 2 at a time" in lines[-1]
     assert "no run was timed on that yet" in describe(runs, minutes_per_run([], "that"), "that", 1)
     assert describe([], minutes_per_run([], "that"), "that", 1).startswith("0 runs, 0 TFLOP")
+
+
+def test_runs_are_picked_by_any_column_of_their_rows() -> None:
+    runs = experiments("tablea1", "laptop")
+    (run,) = with_values(runs, ["method=hyla", "seed=0", "task=fuzzy_logic"])
+    assert (run.method, run.seed, run.task_name) == ("hyla", 0, "fuzzy_logic")
+    assert with_values(runs, []) == runs
+    grid = experiments("fig4", "paper")
+    assert {run.learning_rate for run in with_values(grid, ["learning_rate=1e-3"])} == {0.001}
+    assert {run.steps for run in with_values(grid, ["steps=78125"])} == {78125}
+    assert {run.method for run in with_values(runs, ["method=hyla_moe"])} == {"hyla_moe"}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "words"),
+    [
+        (["metod=hyla"], "unknown column 'metod': did you mean 'method'"),
+        (["method=hylaa"], "unknown method 'hylaa'.*allowed are .*hyla"),
+        (["seed=11"], "unknown seed '11'.*allowed are 0, 1, 2"),
+        (["seed=0", "method="], "unknown method ''"),
+        # No run of SRAVEN has a number of examples.
+        (["task=sraven", "n_examples=32"], "unknown column 'n_examples'"),
+    ],
+)
+def test_conditions_that_no_run_meets_are_named_with_what_there_is(conditions: list[str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        with_values(experiments("tablea1", "laptop"), conditions)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30m", 1800.0), ("1.5h", 5400.0), ("8s", 8.0)])
+def test_times_are_read(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["30", "m", "-3m", "3 m", "1e3s"])
+def test_texts_that_are_no_times_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a time: write a number and s, m or h"):
+        seconds_of(text)
