@@ -1,4 +1,4 @@
-"""The command line: run, status, export, import, collect, verify, report, notebook, reproduce."""
+"""The command line: run, status, export, import, collect, verify, report, pictures, notebook, reproduce."""
 
 import os
 import re
@@ -161,7 +161,6 @@ def status(preset: Annotated[str, typer.Option(help="smoke, laptop, paper or all
 @app.command()
 def collect(device: Device = "cpu") -> None:
     """Add finished laptop and paper runs to the tables in data/."""
-    from hyla_repro.notebook import check_device
     from hyla_repro.results import collect as collect_runs
 
     typer.echo(collect_runs(device=check_device(device)))
@@ -208,6 +207,17 @@ def report() -> None:
 
     for path in write():
         typer.echo(f"wrote {path}")
+
+
+@app.command()
+def pictures(check: Annotated[bool, typer.Option("--check", help="compare only")] = False) -> None:
+    """Copy over figures/ what the book drew and looks different; with --check, exit 1 if there is any."""
+    from hyla_repro.pictures import differences, refresh
+
+    found = differences() if check else dict.fromkeys((path.name for path in refresh()), "written")
+    for name, words in found.items() or [("figures/", "every picture looks as it did")]:
+        typer.echo(f"{name}: {words}", err=bool(check and found))
+    raise typer.Exit(bool(check and found))
 
 
 Parameters = Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE")]

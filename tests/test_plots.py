@@ -14,7 +14,7 @@ from hyla_repro.presets import ABLATIONS, METHODS, experiments
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     plt.switch_backend("agg")
-    monkeypatch.setattr(paths, "FIGURES", tmp_path)
+    monkeypatch.setattr(paths, "DRAWN", tmp_path)
     return tmp_path
 
 
