@@ -33,7 +33,9 @@ def compile_programs(functions: Programs, try_out: Callable[..., None]) -> tuple
     )
 
     remove_unfinished(Path(cache_dir()), Path(default_cache_dir(), "precompiled_headers"))
-    for cache, then in ((nullcontext(), "again, in an empty cache"), (_empty_cache(), "not, which is slower")):
+    for cache, then in (
+        (nullcontext(), "compiling again, in an empty cache"), (_empty_cache(), "going on uncompiled, which is slower")
+    ):  # fmt: skip
         # After eight shapes in one process the compiler leaves a function uncompiled and only warns.
         torch.compiler.reset()
         programs = tuple(map(torch.compile, functions))
@@ -43,8 +45,10 @@ def compile_programs(functions: Programs, try_out: Callable[..., None]) -> tuple
                 return programs, True
             except BackendCompilerFailed as error:
                 _refuse_full_disk(error, cache_dir())
-                reason = " ".join(str(error).split())[:300]
-        tqdm.write(f"the compiler failed, so the step is compiled {then}: {reason}", file=sys.stderr)
+                reason = " ".join(f"{type(error.inner_exception).__name__}: {error.inner_exception}".split())
+        # A C++ compiler's own words come last, after a long command.
+        reason = reason if len(reason) < 300 else f"{reason[:100]} ... {reason[-200:]}"
+        tqdm.write(f"the compiler failed; {then}: {reason}", file=sys.stderr)
     return functions, False
 
 
