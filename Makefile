@@ -16,7 +16,7 @@ READY := .venv/.installed
 
 .DEFAULT_GOAL := book
 .DELETE_ON_ERROR:
-.PHONY: book test check reproduce figures linkcheck clean lock setup help
+.PHONY: book test check reproduce figures pictures linkcheck clean lock setup help
 
 book: $(READY)  ## Build the book from the committed results (the default)
 	$(BIN)/jupyter-book build book/ -W -n --keep-going
@@ -33,6 +33,9 @@ reproduce: $(READY)  ## Train what is missing for FIGURE at PRESET (smoke, lapto
 	$(BIN)/hyla-repro reproduce $(FIGURE) --preset $(PRESET)
 
 figures: reproduce  ## The same as reproduce
+
+pictures: book  ## Copy the pictures of the book that look different over the committed ones
+	$(BIN)/hyla-repro pictures
 
 linkcheck: $(READY)  ## Follow the links of the book; needs the network
 	$(BIN)/jupyter-book build book/ --builder linkcheck

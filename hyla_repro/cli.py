@@ -1,4 +1,4 @@
-"""The command line: run, status, export, import, collect, verify, report, lock, notebook, reproduce."""
+"""The command line: run, status, export, import, collect, verify, report, pictures, lock, notebook, reproduce."""
 
 import os
 import shlex
@@ -217,6 +217,17 @@ def lock(
 
     added = add(claims(), DataFolder(), reported((BOOK / "report.md").read_text()), known, why)
     typer.echo(f"locked {', '.join(added) or 'nothing new'}")
+
+
+@app.command()
+def pictures(check: Annotated[bool, typer.Option("--check", help="compare only")] = False) -> None:
+    """Copy over figures/ what the book drew and looks different; with --check, exit 1 if there is any."""
+    from hyla_repro.book.pictures import differences, refresh
+
+    found = differences() if check else dict.fromkeys((path.name for path in refresh()), "written")
+    for name, words in found.items() or [("figures/", "every picture looks as it did")]:
+        typer.echo(f"{name}: {words}", err=bool(check and found))
+    raise typer.Exit(bool(check and found))
 
 
 Parameters = Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE")]

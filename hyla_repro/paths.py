@@ -7,6 +7,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 DATA = ROOT / "data"
 FIGURES = ROOT / "figures"
+# Where chapters draw: a build never writes a committed file.
+DRAWN = BOOK / "_build" / "figures"
 
 
 def runs_folder() -> Path:

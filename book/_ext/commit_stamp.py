@@ -1,6 +1,7 @@
 """Sphinx extension: say in the footer, and wherever a page has `{{ commit }}`, which commit the book was built from.
 
-No date is written: two clean builds of one commit are the same bytes.
+No date is written: two clean builds of one commit are the same bytes. git is asked once per build, at its start: what
+the build or others change meanwhile must not give its pages different stamps.
 """
 
 import re
@@ -30,7 +31,7 @@ def commit(root: Path = ROOT) -> str:
 
 def stamp_footer(app: Sphinx, config: Config) -> None:
     """Put the commit below every page; this rewrites pages when it changes, but executes nothing."""
-    stamp = commit()
+    stamp = config.commit_stamp = commit()  # type: ignore[attr-defined]
     shown = f"<code>{stamp}</code>"
     repository = config.html_theme_options.get("repository_url")
     if repository and re.fullmatch("[0-9a-f]+", stamp):
@@ -43,17 +44,19 @@ def substitute(app: Sphinx, docname: str, source: list[str]) -> None:
     """Replace the mark in a page's source, and remember the page."""
     if not _MARK.search(source[0]):
         return
-    source[0] = _MARK.sub(commit(), source[0])
-    app.env.metadata[docname]["commit"] = commit()
+    stamp = app.config.commit_stamp
+    source[0] = _MARK.sub(stamp, source[0])
+    app.env.metadata[docname]["commit"] = stamp
 
 
 def outdated(app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]) -> list[str]:
     """Return the pages that name another commit."""
-    now = commit()
+    now = app.config.commit_stamp
     return [name for name, facts in env.metadata.items() if facts.get("commit", now) != now and name in env.found_docs]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_config_value("commit_stamp", "unknown", "", [str])
     app.connect("config-inited", stamp_footer)
     app.connect("source-read", substitute)
     app.connect("env-get-outdated", outdated)

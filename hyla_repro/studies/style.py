@@ -20,7 +20,7 @@ _Arguments = ParamSpec("_Arguments")
 PALETTE = sns.color_palette("colorblind")
 COLORS = {"softmax": PALETTE[0], "linear": PALETTE[1], "hyla": PALETTE[2]}
 MARKERS = {"softmax": "s", "linear": "^", "hyla": "o"}
-# The preset whose results are committed and drawn in figures/; other presets draw into a sub-folder.
+# The preset whose pictures are compared with the committed ones in figures/; others are drawn into a sub-folder.
 SHOWN_PRESET = "laptop"
 _STYLE = {
     "figure.facecolor": "white", "figure.dpi": 110, "font.size": 10, "axes.titlesize": 10, "legend.frameon": False,
@@ -49,8 +49,8 @@ def axes_grid(rows: int, columns: int, width: float, height: float, **options: o
 
 
 def save_figure(figure: Figure, name: str, preset: str = SHOWN_PRESET) -> Path:
-    """Write figures/NAME.png (figures/PRESET/NAME.png for other presets), the same bytes from the same data."""
-    folder = paths.FIGURES if preset == SHOWN_PRESET else paths.FIGURES / preset
+    """Write book/_build/figures/NAME.png (below PRESET/ for other presets), the same bytes from the same data."""
+    folder = paths.DRAWN if preset == SHOWN_PRESET else paths.DRAWN / preset
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
     figure.savefig(path, dpi=200, facecolor="white", metadata={"Software": None})

@@ -42,7 +42,7 @@ class _Training:
     def __init__(self, runs: Sequence[Experiment], device: str, use_compiler: bool) -> None:
         self.look_every = _look_every(device)
         self.stack = Stack(runs, device, use_compiler, self.look_every)
-        self.runs, self.device, self.compiled = list(runs), device, use_compiler
+        self.runs, self.device = list(runs), device
         self.steps = runs[0].steps
         self.record_every = max(self.steps // _CURVE_POINTS, _CURVE_SPACING)
         self.seconds = 0.0
@@ -131,7 +131,7 @@ class _Training:
             self._ends = {index: {"scores": scores[index], "minutes": minutes} for index in self.going}
             if len(self.going) > 1:
                 self.save(ledger)
-        facts = provenance(self.device, self.compiled)
+        facts = provenance(self.device, self.stack.compiled)
         for index in self.going:
             curve, weights = self.curves[index], safetensors.torch.save(self.stack.state_dict(index))
             files = {MODEL: weights, CURVE: pd.DataFrame(curve).to_csv(index=False).encode()}
@@ -158,7 +158,7 @@ def _train_stack(
     before, reported = training.seconds, 0
     label = runs[0].label if len(runs) == 1 else f"{len(runs)} runs of {runs[0].method}"
     first = training.step
-    if progress and training.compiled:
+    if progress and training.stack.compiled:
         tqdm.write(f"{label}: compiling, which takes up to a minute")
     with tqdm(total=runs[0].steps, initial=first, desc=label, disable=not progress, unit="step") as bar:
         while training.step < training.steps and training.going:

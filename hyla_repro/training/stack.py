@@ -16,6 +16,7 @@ from hyla_repro.counter_rng import CounterRNG
 from hyla_repro.experiment import Experiment
 from hyla_repro.models.config import TransformerConfig
 from hyla_repro.models.transformer import Transformer
+from hyla_repro.training.compiler import Program, Programs, compile_programs, undone
 from hyla_repro.training.optimizer import BETAS, EPSILON, decays, schedule
 
 CHUNK = 500
@@ -71,19 +72,20 @@ class Stack:
         self._training_tables = self.tables("train")
         self._losses = torch.zeros(remember, len(runs), device=device)
         self.step = 0
-        if use_compiler:
-            # After eight shapes in one process the compiler leaves a function uncompiled and only warns.
-            torch.compiler.reset()
+        self._state = (self.weights, self.first, self.second, self.loss_sum, self._losses, self.clock)
+        self.compiled, self._to_compile = use_compiler, use_compiler
         # The masks are a program of their own: fused into the step, a compiler draws a pair's factor anew for every
         # sequence and head, up to a quarter of a step on a CPU.
-        masks, learn = self._draw_masks, self._learn
-        self._programs = (torch.compile(masks), torch.compile(learn)) if use_compiler else (masks, learn)
+        self._programs: Programs = (self._draw_masks, self._learn)
         self._graph: torch.cuda.CUDAGraph | None = None
 
     # --- the step ------------------------------------------------------------------------------------------
 
     def advance(self) -> None:
-        """Take one step of every run."""
+        """Take one step of every run; the first one compiles it."""
+        if self._to_compile:
+            self._programs, self.compiled = compile_programs(self._programs, self._try_out)
+            self._to_compile = False
         if self.device.type == "cuda":
             if self._graph is None:
                 self._graph = self._capture()
@@ -92,20 +94,20 @@ class Stack:
             self._advance()
         self.step += 1
 
+    def _try_out(self, masks: Program, learn: Program) -> None:
+        with undone(self._state):
+            learn(masks())
+
     def _capture(self) -> "torch.cuda.CUDAGraph":
         """Record a whole step, data and optimiser included, so that replaying it costs no launches."""
-        state = (self.weights, self.first, self.second, self.loss_sum, self._losses, self.clock)
-        before = [tensor.clone() for tensor in state]
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream), undone(self._state):
             self.warm_up()
         torch.cuda.current_stream(self.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self._advance()
-        for tensor, value in zip(state, before, strict=True):
-            tensor.copy_(value)
         return graph
 
     def warm_up(self) -> None:

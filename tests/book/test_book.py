@@ -8,6 +8,7 @@ from importlib.metadata import version
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import nbformat
 import pytest
@@ -33,6 +34,12 @@ def prose(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     cells = nbformat.read(path, as_version=4).cells
     return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+class Answer(NamedTuple):
+    """What a process said."""
+
+    stdout: str
 
 
 def extension(name: str) -> ModuleType:
@@ -125,6 +132,25 @@ def test_a_change_of_data_or_library_changes_the_digest(tmp_path):
 
 def test_the_commit_is_unknown_outside_a_checkout(tmp_path):
     assert extension("commit_stamp").commit(tmp_path) == "unknown"
+
+
+def test_every_build_has_one_stamp_in_the_footer_and_on_the_pages(tmp_path, monkeypatch):
+    """git's answer changes whenever it is asked; the second build is incremental, and only the stamp is new."""
+    from sphinx.application import Sphinx
+
+    monkeypatch.syspath_prepend(BOOK / "_ext")
+    (tmp_path / "index.rst").write_text("Title\n=====\n\nBuilt from {{ commit }}.\n\n.. toctree::\n\n   other\n")
+    (tmp_path / "other.rst").write_text("Other\n=====\n\nAlso from {{ commit }}.\n")
+    asked = []
+    monkeypatch.setattr("subprocess.run", lambda command, **_: asked.append(1) or Answer(f"{len(asked)}a"))
+    out = tmp_path / "out"
+    for stamp in ("1a", "2a"):
+        app = Sphinx(tmp_path, None, out, out, "html", {"extensions": ["commit_stamp"]}, status=None, warning=None)
+        app.build()
+        footer = app.config.html_theme_options["extra_footer"]
+        pages = [(out / f"{name}.html").read_text() for name in ("index", "other")]
+        assert [re.findall(r"from (\w+)\.", page) for page in pages] == [[stamp], [stamp]]
+        assert f"<code>{stamp}</code>" in footer
 
 
 def test_one_line_sections_become_fields():

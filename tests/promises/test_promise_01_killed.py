@@ -5,6 +5,9 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,8 +22,10 @@ from hyla_repro.ledger.runs import CURVE, MODEL, Ledger
 from hyla_repro.results.store import Store
 from hyla_repro.studies import Chapter, Study
 from hyla_repro.training import loop
+from hyla_repro.training.provenance import compiler_available
 from hyla_repro.training.stack import Stack
 
+ROOT = Path(__file__).parents[2]
 Make = Callable[..., Experiment]
 
 # Every try is a process of its own, forked off one that has imported torch and done nothing with it.
@@ -151,3 +156,53 @@ def test_promise_01_killed_while_collecting_and_collected_again(
         assert code == -signal.SIGKILL
         in_process(collector, root, members, data)
         count(committed(data) == committed(straight) and Store(data).verify() == 2)
+
+
+COMPILED = """
+import sys
+from pathlib import Path
+import torch
+from hyla_repro.experiment import Experiment
+from hyla_repro.ledger.runs import Ledger
+from hyla_repro.training import loop
+torch.set_num_threads(1)
+loop._COMPILE_FROM_STEPS = 0
+assert loop.train([Experiment.model_validate_json(sys.argv[2])], Ledger(Path(sys.argv[1])), progress=False) == []
+"""
+
+
+def train_compiled(root: Path, run: Experiment, cache: Path, kill_at: int = 0) -> tuple[int, str]:
+    """Train compiled; kill the process and its compilers as soon as they have begun so many libraries and headers."""
+    cache.mkdir(exist_ok=True)
+    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(cache / "own"), "TMPDIR": str(cache)}
+    command = [sys.executable, "-c", COMPILED, str(root), run.model_dump_json()]
+    with (root.parent / "said").open("w+") as said:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=said, start_new_session=True)
+        while process.poll() is None:
+            if kill_at and len([*cache.glob("*/*/*.so"), *cache.glob("*/*/*.gch")]) >= kill_at:
+                os.killpg(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.002)
+        code = process.wait()
+        said.seek(0)
+        return code, said.read()
+
+
+@pytest.mark.promises
+def test_promise_01_killed_while_compiling_and_continued(
+    make_run: Make, tmp_path: Path, count: Callable[[bool], None]
+) -> None:
+    """The kills share a cache, as those of a user do, and come when a file has just been begun."""
+    if not compiler_available("cpu"):
+        pytest.skip("needs a C++ compiler")
+    run = make_run()
+    assert train_compiled(tmp_path / "straight", run, tmp_path / "sound") == (0, "")
+    total = len([*tmp_path.glob("sound/*/*/*.so"), *tmp_path.glob("sound/*/*/*.gch")])
+    expected = outcome(tmp_path / "straight", [run])
+    for kill_at in (1, *range(4, total, 6), total):
+        code, _ = train_compiled(tmp_path / "killed", run, tmp_path / "cache", kill_at)
+        count(code == -signal.SIGKILL)
+    count(train_compiled(tmp_path / "killed", run, tmp_path / "cache") == (0, ""))
+    count(outcome(tmp_path / "killed", [run]) == expected)
+    result = Ledger(tmp_path / "killed").result(run)
+    count(result["provenance"]["compiled"] is True)

@@ -15,6 +15,9 @@ from typing import NamedTuple
 import nbformat
 import pytest
 
+from hyla_repro import paths
+from hyla_repro.book import pictures
+
 ROOT = Path(__file__).resolve().parents[2]
 Count = Callable[[bool], None]
 CHAPTER = "figa1-hyla"
@@ -145,6 +148,23 @@ def test_promise_10_the_book_needs_no_network_and_leaves_data_alone(builds: Buil
     check = [sys.executable, "tests/book/check_built_book.py", "book/_build/html"]
     done = subprocess.run(check, cwd=builds.second, capture_output=True, text=True)
     count(done.returncode == 0 and re.match(r"\d+ pages checked\n$", done.stdout) is not None)
+
+
+def test_promise_10_a_build_draws_what_is_committed(builds: Builds, count: Count) -> None:
+    """Into the build only, and the same but for the rounding that another instruction set may do."""
+    for repository in (builds.first, builds.second):
+        drawn = sorted((repository / "book/_build/figures").glob("*.png"))
+        count("figa1.png" in {path.name for path in drawn})
+        count(all(pictures.difference(path, paths.FIGURES / path.name) == "" for path in drawn))
+
+
+def test_promise_10_a_build_has_one_stamp(builds: Builds, count: Count) -> None:
+    html = [path.read_text() for path in (builds.first / "book/_build/html").glob("*.html")]
+    below = {stamp for page in html for stamp in re.findall(r"Built from commit (?:<a[^>]*>)?<code>([^<]+)<", page)}
+    count(len(below) == 1)
+    # On the tiny book's first page, and on the whole one's about running it again.
+    (stamp,) = below
+    count(any(f"Built from {stamp}." in page or f'<span class="pre">{stamp}</span>' in page for page in html))
 
 
 # --- failing cells ---------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from hyla_repro.studies.fuzzy_logic.figures import fig2c, fig2d, figa3
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     plt.switch_backend("agg")
-    monkeypatch.setattr(paths, "FIGURES", tmp_path)
+    monkeypatch.setattr(paths, "DRAWN", tmp_path)
     return tmp_path
 
 

@@ -25,7 +25,7 @@ from hyla_repro.training import loop, stack
 from hyla_repro.training.loop import train
 from hyla_repro.training.stack import Stack
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 Make = Callable[..., Experiment]
 
 

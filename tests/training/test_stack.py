@@ -21,7 +21,7 @@ from hyla_repro.training.optimizer import decays, learning_rate, schedule
 from hyla_repro.training.provenance import compiler_available
 from hyla_repro.training.stack import Stack, dropout_scales, fitting
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 Make = Callable[..., Experiment]
 
 
