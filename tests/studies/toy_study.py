@@ -1,4 +1,4 @@
-"""A whole study outside the package: a task, its runs, a figure and a claim. `python toy_study.py run toy1` trains it."""
+"""A study outside the package: a task, its runs, a figure and a claim. `python toy_study.py run toy1` trains it."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -60,9 +60,10 @@ def runs(preset: str) -> list[Experiment]:
         variant="linear", n_layers=1, d_model=8, n_heads=2, qk_dim=4, v_dim=4, d_ff=8, n_positions=4, n_inputs=2,
         n_outputs=1,
     )  # fmt: skip
+    steps = {"smoke": 4, "laptop": 40, "paper": 80}[preset]
     return [
-        Experiment(task_name="mean", task={"n_tokens": 4}, model=model, batch_size=16, learning_rate=0.01,
-                   steps={"smoke": 4, "laptop": 40, "paper": 80}[preset], weight_decay=0.1, warmup_steps=1, attention_dropout=0.0, evaluation_sequences=64, seed=seed)
+        Experiment(task_name="mean", task={"n_tokens": 4}, model=model, steps=steps, batch_size=16, learning_rate=0.01,
+                   weight_decay=0.1, warmup_steps=1, attention_dropout=0.0, evaluation_sequences=64, seed=seed)
         for seed in (0, 1)
     ]  # fmt: skip
 
