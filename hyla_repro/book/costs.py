@@ -13,16 +13,6 @@ from hyla_repro.studies import PRESETS, experiments, study_of, with_runs
 from hyla_repro.studies.study import once
 from hyla_repro.training.plan import minutes_per_run, step_flop, total_flop
 
-# Tables below data/measurements, and how each is made.
-MEASUREMENTS = {
-    "step_time": "python benchmarks/step_time.py",
-    "stack_size": "python benchmarks/stack_size.py",
-    "value_network": "python benchmarks/value_network.py",
-    "sraven_throughput": "python benchmarks/sraven_throughput.py",
-    "start_up": "python benchmarks/start_up.py",
-    "chapters": "python benchmarks/chapters.py",
-    "faults": "python -m pytest tests/promises",
-}
 RELEASE = "measurements/release.csv"
 NOT_MEASURED = "not measured"
 # The release's step was measured for three variants; the others are taken to cost what the nearest of these does.
@@ -149,15 +139,22 @@ def _fixed(numbers: pd.Series, digits: int) -> pd.Series:
     return numbers.map(f"{{:.{digits}f}}".format)
 
 
-_TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
-    "step_time": steps, "stack_size": stacks, "value_network": value_networks, "chapters": chapters,
-    "sraven_throughput": sraven_throughput, "start_up": start_up, "faults": faults,
-}  # fmt: skip
+# Tables below data/measurements: how each is made, and what the book shows of it.
+MEASUREMENTS: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
+    "step_time": ("python benchmarks/step_time.py", steps),
+    "stack_size": ("python benchmarks/stack_size.py", stacks),
+    "value_network": ("python benchmarks/value_network.py", value_networks),
+    "sraven_throughput": ("python benchmarks/sraven_throughput.py", sraven_throughput),
+    "start_up": ("python benchmarks/start_up.py", start_up),
+    "chapters": ("python benchmarks/chapters.py", chapters),
+    "faults": ("python -m pytest tests/promises", faults),
+}
 
 
 def described(store: Store, name: str) -> tuple[pd.DataFrame, str]:
     """Return a table of the book, and a sentence on where and when it was measured, and how to do that again."""
-    table, how = store.table(f"measurements/{name}.csv"), f"`{MEASUREMENTS[name]}`"
+    command, show = MEASUREMENTS[name]
+    table, how = store.table(f"measurements/{name}.csv"), f"`{command}`"
     if table.empty:
         return pd.DataFrame(), f"Not measured yet; {how} does it."
     machines = "; ".join(
@@ -165,4 +162,4 @@ def described(store: Store, name: str) -> tuple[pd.DataFrame, str]:
         f"torch {row.torch}, {row.date})"
         for row in table[["device", "instruction_set", "threads", "torch", "date"]].drop_duplicates().itertuples()
     )
-    return _TABLES[name](table), f"Measured by {how} on {machines}."
+    return show(table), f"Measured by {how} on {machines}."

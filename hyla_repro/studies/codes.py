@@ -14,9 +14,6 @@ from hyla_repro.training.stack import CHUNK, Stack
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-_SEQUENCES = 4000
-_PLANE_SEQUENCES = 1500
-
 
 def trained(runs: Sequence[Experiment], weights: Sequence[bytes], device: str = "cpu") -> Stack:
     """Return a stack of runs of one shape with these safetensors weights."""
@@ -61,6 +58,14 @@ def linear_probe(class_weight: str | None = None) -> "Pipeline":
     from sklearn.preprocessing import StandardScaler
 
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight=class_weight))
+
+
+def nearest(points: np.ndarray, count: int) -> np.ndarray:
+    """Return the places (n, count) of the nearest others of each point."""
+    from sklearn.neighbors import NearestNeighbors
+
+    # Without points of its own, `kneighbors` leaves each point out of its neighbours, also where points coincide.
+    return NearestNeighbors(n_neighbors=count).fit(points).kneighbors(return_distance=False)
 
 
 def in_the_plane(codes: Float[np.ndarray, "n h"], seed: int) -> Float[np.ndarray, "n 2"]:
