@@ -69,7 +69,8 @@ def test_a_study_outside_the_package_is_trained_collected_decided_and_shown(proj
     output = project / "reproduced" / "toy1.ipynb"
     call(project, "notebook", "toy1", "-p", "preset=laptop", "--output", str(output.parent))
     assert json.loads(output.read_text())["cells"][-1]["outputs"][0]["text"] == ["reproduced\n"]
-    assert (project / "figures" / "toy1.png").read_bytes().startswith(b"\x89PNG")
+    (picture,) = project.rglob("toy1.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
     assert committed == {path.name: path.read_bytes() for path in paths.FIGURES.glob("*.png")}
 
 
