@@ -60,14 +60,6 @@ def linear_probe(class_weight: str | None = None) -> "Pipeline":
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight=class_weight))
 
 
-def nearest(points: np.ndarray, count: int) -> np.ndarray:
-    """Return the places (n, count) of the nearest others of each point."""
-    from sklearn.neighbors import NearestNeighbors
-
-    # Without points of its own, `kneighbors` leaves each point out of its neighbours, also where points coincide.
-    return NearestNeighbors(n_neighbors=count).fit(points).kneighbors(return_distance=False)
-
-
 def in_the_plane(codes: Float[np.ndarray, "n h"], seed: int) -> Float[np.ndarray, "n 2"]:
     """Return t-SNE coordinates of codes, the farthest at 100; all zero where every code is the same."""
     from sklearn.manifold import TSNE

@@ -2,7 +2,7 @@
 
 from hyla_repro.lazy import later
 from hyla_repro.studies.fuzzy_logic import runs
-from hyla_repro.studies.study import ANY_SEED, Chapter, Study
+from hyla_repro.studies.study import SEEDS, Chapter, Study
 
 FUZZY_LOGIC = Study(
     name="fuzzy_logic",
@@ -11,7 +11,7 @@ FUZZY_LOGIC = Study(
     chapters=(
         Chapter(
             "fig2a",
-            parameters={"heldout_fraction": float, "seed": ANY_SEED},
+            parameters={"heldout_fraction": float, "seed": SEEDS},
             defaults={"heldout_fraction": 0.7, "seed": 0},
         ),
         Chapter("fig2c", runs.scaling),

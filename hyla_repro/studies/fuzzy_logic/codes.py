@@ -10,7 +10,7 @@ from einops import rearrange
 
 from hyla_repro.experiment import Experiment
 from hyla_repro.results.methods import METHODS, NAMES
-from hyla_repro.studies.codes import as_features, in_the_plane, linear_probe, nearest, own_codes, trained
+from hyla_repro.studies.codes import as_features, in_the_plane, linear_probe, own_codes, trained
 from hyla_repro.tasks.fuzzy_logic import FuzzyLogic, evaluate
 from hyla_repro.training.stack import CHUNK
 
@@ -125,8 +125,12 @@ def neighbour_agreement(plane: pd.DataFrame, neighbours: int = 10) -> Agreement:
     Args:
         plane: columns x, y, function and target; a function has one target, since all sequences share one query.
     """
+    from sklearn.neighbors import NearestNeighbors
+
     points, labels, targets = plane[["x", "y"]].to_numpy(), plane["function"].to_numpy(), plane["target"].to_numpy()
-    others = nearest(points, neighbours)
+    near = NearestNeighbors(n_neighbors=neighbours + 1).fit(points).kneighbors(points, return_distance=False)
+    # Points may coincide, so a point need not be the first of its own neighbours.
+    others = np.array([[other for other in row if other != own][:neighbours] for own, row in enumerate(near)])
     same_function, same_target = (column[others] == column[:, None] for column in (labels, targets))
     n_function, n_target = (plane.groupby(name)[name].transform("size").to_numpy() for name in ("function", "target"))
     # Of the other sequences with this point's target, so many show its function.

@@ -8,10 +8,11 @@ from hyla_repro.lazy import later
 from hyla_repro.models.config import TransformerConfig
 from hyla_repro.results.analysis import Analysis
 from hyla_repro.results.methods import METHODS, architecture
-from hyla_repro.studies.study import PRESETS, SEEDS
+from hyla_repro.studies.study import PRESETS
 
 TASK = "fuzzy_logic"
 _STEPS = {"smoke": 60, "laptop": 10_000, "paper": 50_000}
+SEEDS = {"smoke": (0,), "laptop": (0, 1, 2), "paper": (0, 1, 2)}
 _EVALUATION_SEQUENCES = {"smoke": 500, "laptop": 16_000, "paper": 16_000}
 # The paper reports the best of four settings per method; laptop has the one that it lists first.
 _OPTIMIZATION = {
@@ -84,3 +85,9 @@ def scaling(preset: str) -> list[Experiment]:
         return grid(preset, METHODS, list(product(lengths, fractions)))
     cross = dict.fromkeys([(32, 0.7), *((32, f) for f in fractions), *((n, 0.7) for n in lengths)])
     return grid(preset, METHODS, list(cross))
+
+
+def dropout(preset: str) -> list[Experiment]:
+    """Return runs with and without attention dropout (Deviation D1)."""
+    points = product(("softmax", "hyla"), (0.1, 0.0), SEEDS[preset])
+    return [fuzzy_logic(preset, method, seed, attention_dropout=rate) for method, rate, seed in points]

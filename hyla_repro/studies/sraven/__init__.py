@@ -2,7 +2,7 @@
 
 from hyla_repro.lazy import later
 from hyla_repro.studies.sraven import runs
-from hyla_repro.studies.study import ANY_SEED, Chapter, Study
+from hyla_repro.studies.study import SEEDS, Chapter, Study
 
 SRAVEN = Study(
     name="sraven",
@@ -11,7 +11,7 @@ SRAVEN = Study(
     chapters=(
         Chapter(
             "fig3",
-            parameters={"n_features": (1, 4), "problems": (10, 100_000), "seed": ANY_SEED},
+            parameters={"n_features": (1, 4), "problems": (10, 100_000), "seed": SEEDS},
             defaults={"n_features": 4, "problems": 2000, "seed": 0},
         ),
         Chapter("fig4", runs.scaling),

@@ -14,7 +14,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 
 from hyla_repro.experiment import Experiment
-from hyla_repro.studies.codes import as_features, in_the_plane, linear_probe, nearest, own_codes, trained
+from hyla_repro.studies.codes import as_features, in_the_plane, linear_probe, own_codes, trained
 from hyla_repro.tasks.sraven.settings import SRAVEN_RULES
 from hyla_repro.training.stack import CHUNK, Stack
 
@@ -87,15 +87,15 @@ def rule_decoding_table(
         collected = [answers(stack, f"{split}_{stream}", problems, step) for split, step in splits]
         for run, fit, train, heldout in zip(runs, *collected, strict=True):
             share = np.bincount(heldout.rules) / len(heldout.rules)
-            near, rules = slice(_NEIGHBOUR_POINTS), heldout.rules[:_NEIGHBOUR_POINTS]
             for layer in range(run.model.n_layers):
                 probe = linear_probe(class_weight="balanced").fit(fit.codes[:, layer], fit.rules)
+                near = slice(_NEIGHBOUR_POINTS)
                 rows.append({
                     "id": run.id, "stream": stream, "model": name, "layer": layer + 1,
                     "accuracy": _mean_recall(probe, heldout.codes[:, layer], heldout.rules),
                     "train_accuracy": _mean_recall(probe, train.codes[:, layer], train.rules),
                     "chance": 1 / np.count_nonzero(share),
-                    "neighbours": (rules[nearest(heldout.codes[near, layer], _NEIGHBOURS)] == rules[:, None]).mean(),
+                    "neighbours": _same_rule(heldout.codes[near, layer], heldout.rules[near]),
                     "neighbours_chance": (share**2).sum(),
                 })  # fmt: skip
     return pd.DataFrame(rows).round(5)
@@ -104,6 +104,14 @@ def rule_decoding_table(
 def _mean_recall(probe: "Pipeline", codes: np.ndarray, rules: np.ndarray) -> float:
     right = probe.predict(codes) == rules
     return float(np.mean([right[rules == rule].mean() for rule in np.unique(rules)]))
+
+
+def _same_rule(codes: np.ndarray, rules: np.ndarray) -> float:
+    from sklearn.neighbors import NearestNeighbors
+
+    # Without points of its own, `kneighbors` leaves each point out of its neighbours.
+    near = NearestNeighbors(n_neighbors=_NEIGHBOURS).fit(codes).kneighbors(return_distance=False)
+    return float((rules[near] == rules[:, None]).mean())
 
 
 def mean_code_table(

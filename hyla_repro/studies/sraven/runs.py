@@ -10,9 +10,10 @@ from hyla_repro.lazy import later
 from hyla_repro.models.config import TransformerConfig
 from hyla_repro.results.analysis import Analysis
 from hyla_repro.results.methods import METHODS, architecture
-from hyla_repro.studies.study import PRESETS, SEEDS, once
+from hyla_repro.studies.study import PRESETS, once
 
 TASK = "sraven"
+SEEDS = {"smoke": (0,), "laptop": (0, 1, 2), "paper": (0, 1, 2)}
 
 RULE_DECODING = Analysis("sraven_rule_decoding.csv", later("hyla_repro.studies.sraven.codes", "rule_decoding_table"))
 MEAN_CODES = Analysis("sraven_mean_codes.csv", later("hyla_repro.studies.sraven.codes", "mean_code_table"))
@@ -158,6 +159,12 @@ def codes(preset: str) -> list[Experiment]:
 def heads_and_features(preset: str) -> list[Experiment]:
     """Return runs along the number of heads, and along that of features (Figures 5C and 5D)."""
     return once(_heads(preset) + _features(preset))
+
+
+def dropout(preset: str) -> list[Experiment]:
+    """Return runs with and without attention dropout (Deviation D1)."""
+    points = product(("softmax", "hyla"), (0.1, 0.0), SEEDS[preset])
+    return [sraven(preset, method, seed, attention_dropout=rate) for method, rate, seed in points]
 
 
 def warmup(preset: str) -> list[Experiment]:
