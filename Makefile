@@ -24,10 +24,11 @@ book: $(READY)  ## Build the book from the committed results (the default)
 test: $(READY)  ## Run the tests that need neither a GPU nor much time; ARGS="-m slow" for the others
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
 
-check: $(READY)  ## Check style and types
+check: $(READY)  ## Check style, types, and that imports run one way
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 reproduce: $(READY)  ## Train what is missing for FIGURE at PRESET (smoke, laptop, paper) and draw it
 	$(BIN)/hyla-repro reproduce $(FIGURE) --preset $(PRESET)

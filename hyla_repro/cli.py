@@ -82,9 +82,16 @@ def run(
         raise typer.Exit(75)
 
 
+def _words() -> list[str]:
+    """Return how this program was called: as hyla-repro, as a module, or as a file with studies that calls `main`."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return [sys.executable, "-m", "hyla_repro", *sys.argv[1:]]
+    return [sys.executable, *sys.argv] if program.suffix == ".py" else sys.argv
+
+
 def _this_command() -> str:
-    module = Path(sys.argv[0]).name == "__main__.py"
-    return shlex.join([*([sys.executable, "-m", "hyla_repro"] if module else sys.argv[:1]), *sys.argv[1:]])
+    return shlex.join(_words())
 
 
 # Floating-point operations (some minutes of a core) from which starting more processes costs less than it saves.
@@ -115,7 +122,7 @@ def _train(candidates: "list[Experiment]", device: str, seconds: float | None, t
 
 def _in_processes(count: int) -> None:
     """Run this same command in several processes, which share its runs by their locks; signals reach them all."""
-    for code in run_siblings([sys.executable, "-m", "hyla_repro", *sys.argv[1:], "--processes", "1"], count):
+    for code in run_siblings([*_words(), "--processes", "1"], count):
         if code not in (0, 75):  # a process is done when the others train all that is left
             raise SystemExit(code)
 

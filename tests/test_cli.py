@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hyla_repro import cli
 from hyla_repro.cli import main
 
 
@@ -50,6 +51,23 @@ def test_bad_words_are_one_line_and_exit_2(
     assert message in captured.err
     assert len(captured.err.strip().splitlines()) == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("called", "again"),
+    [
+        ("/bin/hyla-repro", ["/bin/hyla-repro"]),
+        ("/lib/hyla_repro/__main__.py", [sys.executable, "-m", "hyla_repro"]),
+        ("my_study.py", [sys.executable, "my_study.py"]),
+    ],
+)
+def test_processes_are_called_as_this_one_was(monkeypatch: pytest.MonkeyPatch, called: str, again: list[str]) -> None:
+    """Otherwise they would not know the studies of a file that calls `main` itself."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr(sys, "argv", [called, "run", "fig2c"])
+    monkeypatch.setattr(cli, "run_siblings", lambda command, count: commands.append(command) or [0])
+    cli._in_processes(2)
+    assert commands == [[*again, "run", "fig2c", "--processes", "1"]]
 
 
 def test_verify_checks_the_committed_files(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

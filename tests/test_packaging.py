@@ -158,6 +158,15 @@ def test_workflows_and_pages_call_targets_that_exist() -> None:
         assert set(called) <= targets, f"{path} calls {set(called) - targets}"
 
 
+def test_the_tree_shows_every_file_and_folder_of_the_library_and_no_other() -> None:
+    tree = re.search(r"    hyla_repro/\n((?:      .*\n)+)", (ROOT / "CONTRIBUTING.md").read_text())[1]
+    shown = {name for line in tree.splitlines() for name in re.split(" {2,}", line.strip())[0].split()}
+    there = {path.name + "/" * path.is_dir() for path in (ROOT / "hyla_repro").iterdir()}
+    assert shown == there - {"__init__.py", "__main__.py", "__pycache__/"}
+    studies = re.search(r"      studies/ .*: (.*)\n", tree)[1].split(", ")
+    assert {*studies} == {f"{path.parent.name}/" for path in (ROOT / "hyla_repro" / "studies").glob("*/__init__.py")}
+
+
 def test_workflows_pin_actions_by_commit() -> None:
     used = [line for path in WORKFLOWS for line in re.findall(r"uses: (.*)", path.read_text())]
     assert used

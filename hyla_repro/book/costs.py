@@ -13,24 +13,14 @@ from hyla_repro.studies import PRESETS, experiments, study_of, with_runs
 from hyla_repro.studies.study import once
 from hyla_repro.training.plan import minutes_per_run, step_flop, total_flop
 
-# Tables below data/measurements, and how each is made.
-MEASUREMENTS = {
-    "step_time": "python benchmarks/step_time.py",
-    "stack_size": "python benchmarks/stack_size.py",
-    "value_network": "python benchmarks/value_network.py",
-    "sraven_throughput": "python benchmarks/sraven_throughput.py",
-    "start_up": "python benchmarks/start_up.py",
-    "chapters": "python benchmarks/chapters.py",
-    "faults": "python -m pytest tests/promises",
-}
 RELEASE = "measurements/release.csv"
 NOT_MEASURED = "not measured"
 # The release's step was measured for three variants; the others are taken to cost what the nearest of these does.
 _LIKE = {"hyper_relu": "hyla", "hyper_linear": "hyla", "hyper_deep": "hyla"}
 
 
-def release_hours(store: Store, runs: Iterable[Experiment]) -> float:
-    """Return the hours that the authors' release would take for these runs, on two cores, by its step times.
+def release_hours(store: Store, runs: Iterable[Experiment]) -> float | None:
+    """Return the hours that the authors' release would take for these runs, on two cores; None where it has no such.
 
     They were measured at the main sizes of a task; others are scaled by the floating-point operations of a step.
     """
@@ -40,7 +30,8 @@ def release_hours(store: Store, runs: Iterable[Experiment]) -> float:
         task, variant = run.task_name, run.model.variant
         known = variant if (task, variant) in step_ms else _LIKE.get(VARIANTS[variant].value_network, "linear")
         build = study_of(task).build
-        assert build is not None
+        if build is None or (task, known) not in step_ms:
+            return None
         scale = step_flop(run) / step_flop(build("paper", variant, 0))
         total += run.steps * step_ms[task, known] * scale / 3.6e6
     return total
@@ -59,21 +50,23 @@ def figures(store: Store) -> pd.DataFrame:
         measured = [minutes.get((run.id, device)) for run in runs]
         total = sum((estimate(run) or 0.0) if known is None else known
                     for run, known in zip(runs, measured, strict=True))  # fmt: skip
-        low, high = (sum(_reported(run)[end] for run in runs) / 60 for end in (0, 1))
+        release = release_hours(store, runs)
         rows.append({
             "figure": f"`{figure}`", "preset": preset, "runs": len(runs),
             "PFLOP": f"{sum(map(total_flop, runs)) / 1e15:.1f}", "device": device,
             "hours here, of a core or GPU": f"{'≈ ' if None in measured else ''}{_hours(total / 60)}",
-            "release, hours of two cores": f"{release_hours(store, runs):.0f}",
-            "as reported, GPU hours": f"{_hours(low)} to {_hours(high)}" if preset == "paper" else "",
+            "release, hours of two cores": "" if release is None else f"{release:.0f}",
+            "as reported, GPU hours": _reported(runs) if preset == "paper" else "",
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _reported(run: Experiment) -> tuple[float, float]:
-    minutes = study_of(run.task_name).reported_minutes
-    assert minutes is not None, f"the study of {run.task_name} has no reported minutes"
-    return minutes
+def _reported(runs: list[Experiment]) -> str:
+    """Return the least and most hours that the paper reports for such runs; nothing where it reports none."""
+    minutes = [study_of(run.task_name).reported_minutes for run in runs]
+    known = [pair for pair in minutes if pair is not None]
+    low, high = (f"{_hours(sum(pair[end] for pair in known) / 60)}" for end in (0, 1))
+    return f"{low} to {high}" if len(known) == len(runs) else ""
 
 
 def _hours(number: float) -> str:
@@ -146,15 +139,22 @@ def _fixed(numbers: pd.Series, digits: int) -> pd.Series:
     return numbers.map(f"{{:.{digits}f}}".format)
 
 
-_TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
-    "step_time": steps, "stack_size": stacks, "value_network": value_networks, "chapters": chapters,
-    "sraven_throughput": sraven_throughput, "start_up": start_up, "faults": faults,
-}  # fmt: skip
+# Tables below data/measurements: how each is made, and what the book shows of it.
+MEASUREMENTS: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
+    "step_time": ("python benchmarks/step_time.py", steps),
+    "stack_size": ("python benchmarks/stack_size.py", stacks),
+    "value_network": ("python benchmarks/value_network.py", value_networks),
+    "sraven_throughput": ("python benchmarks/sraven_throughput.py", sraven_throughput),
+    "start_up": ("python benchmarks/start_up.py", start_up),
+    "chapters": ("python benchmarks/chapters.py", chapters),
+    "faults": ("python -m pytest tests/promises", faults),
+}
 
 
 def described(store: Store, name: str) -> tuple[pd.DataFrame, str]:
     """Return a table of the book, and a sentence on where and when it was measured, and how to do that again."""
-    table, how = store.table(f"measurements/{name}.csv"), f"`{MEASUREMENTS[name]}`"
+    command, show = MEASUREMENTS[name]
+    table, how = store.table(f"measurements/{name}.csv"), f"`{command}`"
     if table.empty:
         return pd.DataFrame(), f"Not measured yet; {how} does it."
     machines = "; ".join(
@@ -162,4 +162,4 @@ def described(store: Store, name: str) -> tuple[pd.DataFrame, str]:
         f"torch {row.torch}, {row.date})"
         for row in table[["device", "instruction_set", "threads", "torch", "date"]].drop_duplicates().itertuples()
     )
-    return _TABLES[name](table), f"Measured by {how} on {machines}."
+    return show(table), f"Measured by {how} on {machines}."

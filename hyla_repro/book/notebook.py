@@ -3,101 +3,16 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from hyla_repro import paths
 from hyla_repro.errors import UnfinishedError, choose
-from hyla_repro.experiment import Experiment
-from hyla_repro.studies import PRESETS, experiments, find_chapter
+from hyla_repro.studies import find_chapter
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-
-    from hyla_repro.results.analysis import Analysis
-    from hyla_repro.results.summary import Results
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What a chapter shows: one figure at one preset, with what it needs of results, figures and verdicts.
-
-    Args:
-        preset: `custom` for a chapter without runs whose parameters are not those of the committed figure.
-        train, device: whether missing runs were trained, and where.
-    """
-
-    figure: str
-    preset: str
-    train: bool = False
-    device: str = "cpu"
-
-    @cached_property
-    def results(self) -> "Results":
-        """The finished runs of this preset, of every study."""
-        from hyla_repro.book.verdicts import results_of
-
-        return results_of(self.preset)
-
-    @cached_property
-    def wanted(self) -> list[Experiment]:
-        """The runs that the figure is made of, finished or not."""
-        return experiments(self.figure, self.preset)
-
-    @cached_property
-    def runs(self) -> "pd.DataFrame":
-        """One row per finished run.
-
-        Raises: DataError without any, saying how to train them.
-        """
-        from hyla_repro.results.store import require
-
-        return require(self.results.store.runs(self.wanted), self.figure, self.preset)
-
-    @cached_property
-    def best(self) -> "pd.DataFrame":
-        """The finished runs with the best optimiser setting of each method and grid point."""
-        from hyla_repro.results.summary import best_runs
-
-        return best_runs(self.runs)
-
-    def analysis(self, analysis: "Analysis") -> "pd.DataFrame":
-        """Return a table that is computed from the weights of these runs, with their settings."""
-        settings = self.runs.columns.intersection(["id", *self.wanted[0].point])
-        return self.results.store.analysis(analysis, self.wanted).merge(self.runs[settings])
-
-    def curves(self, runs: "pd.DataFrame") -> "pd.DataFrame":
-        """Return the training curves of some of the finished runs."""
-        identities = set(runs["id"])
-        return self.results.store.curves(run for run in self.wanted if run.id in identities)
-
-    def progress(self) -> str:
-        """Return in words how many of the runs are finished."""
-        partly = self.results.partly(self.figure)
-        done = f"{len(self.runs)} of {len(self.wanted)} runs of this figure are finished"
-        return f"{done}: {partly}" if partly else done
-
-    def save(self, figure: "Figure", name: str = "") -> Path:
-        """Write the picture, and return where it is."""
-        from hyla_repro.studies.style import save_figure
-
-        return save_figure(figure, name or self.figure, self.preset)
-
-    def verdicts(self) -> "pd.DataFrame":
-        """Return the paper's claims beside our results and verdicts."""
-        from hyla_repro.book.verdicts import table
-
-        return table(self.figure, self.preset if self.preset in PRESETS else "laptop")
-
-    def cost(self) -> "pd.DataFrame":
-        """Return what the runs cost, and when and on which device they were trained."""
-        from hyla_repro.results.store import cost
-
-        return cost(self.runs)
+    from hyla_repro.book.shown import Shown
 
 
 def check(figure: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,7 +51,7 @@ def check_device(device: str) -> str:
     return choose("device", device, ["cpu", *(["cuda"] if numbered else []), *numbered])
 
 
-def start(figure: str, namespace: Mapping[str, Any]) -> Shown:
+def start(figure: str, namespace: Mapping[str, Any]) -> "Shown":
     """Check a chapter's parameters, given its `globals()`, and train its missing runs if it asks to.
 
     papermill writes every name it is given into the notebook and only warns of those that the notebook does not
@@ -148,6 +63,8 @@ def start(figure: str, namespace: Mapping[str, Any]) -> Shown:
     names = {n: v for n, v in namespace.items() if n[0] != "_" and n not in ignore and not isinstance(v, ModuleType)}
     values = check(figure, names)
     import pandas
+
+    from hyla_repro.book.shown import Shown
 
     pandas.options.display.max_colwidth = None  # comparisons are sentences
     defaults = find_chapter(figure).defaults

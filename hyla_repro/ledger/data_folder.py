@@ -14,9 +14,13 @@ _STAGING, _READY = ".staging", ".ready"
 _ADVICE = "restore it with `git checkout data`, or make it again with `hyla-repro collect`"
 
 
+# The task whose tables are older than the others and bear no task's name; every other task needs no entry here.
+_UNNAMED = "fuzzy_logic"
+
+
 def table_name(name: str, task: str) -> str:
     """Return the file of a table for the runs of one task, which have columns of their own."""
-    return name if task == "fuzzy_logic" else f"{task}_{name}"
+    return name if task == _UNNAMED else f"{task}_{name}"
 
 
 class DataFolder:

@@ -1,4 +1,8 @@
-"""The parts of the book, one folder each; everything that goes over studies, chapters or runs begins here."""
+"""The parts of the book, one folder each; everything that goes over studies, chapters or runs begins here.
+
+In a study's folder, `runs` says what is trained for a figure, `codes` or `analysis` what is computed of it, `claims`
+what the paper states and which rule decides it, and `figures` draws it.
+"""
 
 from collections.abc import Callable
 
@@ -11,11 +15,27 @@ from hyla_repro.studies.sraven import SRAVEN
 from hyla_repro.studies.study import PRESETS, Chapter, Study, once
 
 __all__ = [
-    "PRESETS", "STUDIES", "Chapter", "Study", "chapters", "experiments", "find_chapter", "pages", "study_of",
+    "PRESETS", "STUDIES", "Chapter", "Study", "add", "chapters", "experiments", "find_chapter", "pages", "study_of",
     "with_runs",
 ]  # fmt: skip
 
 STUDIES: list[Study] = [IDEA, FUZZY_LOGIC, SRAVEN, ABLATIONS]
+
+
+def add(study: Study) -> None:
+    """Add a study at the end of the book, for this process; a module outside this package may call it when imported.
+
+    Raises: ValueError for a name, task or figure that another study has.
+    """
+    figures = [chapter.figure for chapter in study.chapters]
+    if len(set(figures)) < len(figures):
+        raise ValueError(f"study {study.name!r} has figure {max(figures, key=figures.count)!r} twice: rename one")
+    for other in STUDIES:
+        taken = {"all", *(chapter.figure for chapter in other.chapters)}.intersection(figures)
+        if taken or other.name == study.name or (study.task and other.task == study.task):
+            what = f"figure {min(taken)!r}" if taken else f"name {study.name!r} or task {study.task!r}"
+            raise ValueError(f"study {study.name!r} has the {what} of study {other.name!r}: choose another")
+    STUDIES.append(study)
 
 
 def chapters() -> dict[str, Chapter]:

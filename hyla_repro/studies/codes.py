@@ -14,9 +14,6 @@ from hyla_repro.training.stack import CHUNK, Stack
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-_SEQUENCES = 4000
-_PLANE_SEQUENCES = 1500
-
 
 def trained(runs: Sequence[Experiment], weights: Sequence[bytes], device: str = "cpu") -> Stack:
     """Return a stack of runs of one shape with these safetensors weights."""

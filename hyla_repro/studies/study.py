@@ -28,7 +28,7 @@ def _no_claims(store: "Store | None") -> "list[Claim]":
 
 @dataclass(frozen=True)
 class Chapter:
-    """One figure of the paper, its notebook book/FIGURE-*.ipynb, and the runs that it shows.
+    """One figure of the paper, its notebook `book/FIGURE-*.ipynb`, and the runs that it shows.
 
     Args:
         figure: its name on the command line and in files.

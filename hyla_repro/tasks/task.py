@@ -60,17 +60,8 @@ class Batch(Protocol):
 
 
 @runtime_checkable
-class Task(Protocol):
-    """What training and evaluation ask of a task's generator besides its settings; tasks know no models."""
-
-    @property
-    def seed(self) -> int: ...
-
-    @property
-    def n_read(self) -> int: ...
-
-    @property
-    def evaluation_splits(self) -> tuple[str, ...]: ...
+class Task(TaskSettings, Protocol):
+    """What training and evaluation ask of a task's generator, which is its own settings; tasks know no models."""
 
     def tables(self, split: str, device: Any = "cpu") -> "dict[str, Tensor]":
         """Return what `draw` must know of the seed and the split, in equal shapes for every run of a stack."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hyla_repro.paths import ROOT
+from hyla_repro.paths import CODE
 
 
 def compiler_available(device: str) -> bool:
@@ -31,8 +31,8 @@ def device_name(device: str) -> str:
 
 
 def commit() -> str:
-    """Return the repository's commit, with `-dirty` for uncommitted changes, or `unknown` outside git."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """Return the code's commit, with `-dirty` for uncommitted changes, or `unknown` outside git."""
+    command = ["git", "-C", str(CODE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
     except (OSError, subprocess.SubprocessError):

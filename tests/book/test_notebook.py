@@ -10,7 +10,8 @@ import pytest
 
 from hyla_repro import paths
 from hyla_repro.book import notebook
-from hyla_repro.book.notebook import check, execute, start
+from hyla_repro.book.notebook import check, execute, page_of, start
+from hyla_repro.studies import chapters, pages
 
 BAD = [
     ("fig2c", {"presett": "smoke"}, "unknown parameter of fig2c 'presett': did you mean 'preset'"),

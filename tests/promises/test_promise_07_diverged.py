@@ -12,6 +12,7 @@ from torch import Tensor
 from hyla_repro.errors import DivergedError
 from hyla_repro.experiment import Experiment
 from hyla_repro.ledger.runs import CURVE, DIVERGED, MODEL, Ledger
+from hyla_repro.training import loop
 from hyla_repro.training.loop import train
 from hyla_repro.training.stack import Stack
 

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from hyla_repro import studies
 from hyla_repro.cli import main
 from hyla_repro.experiment import Experiment
 from hyla_repro.ledger.runs import CURVE, MODEL, Ledger
+from hyla_repro.studies import Chapter, Study
+from hyla_repro.training import loop
 from hyla_repro.training.loop import train
 from hyla_repro.training.stack import Stack, facts_of
 
