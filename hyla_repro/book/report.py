@@ -93,7 +93,8 @@ def _scale(answer: str, preset: str) -> str:
 
 def readme_section(found: Sequence[Verdict]) -> str:
     """Return the README's table of verdicts."""
-    rows = [[entry.claim.statement, entry.label, entry.outcome.evidence or entry.outcome.ours]
+    rows = [[entry.claim.statement, entry.label + (", weak" if entry.outcome.weak else ""),
+             entry.outcome.evidence or entry.outcome.ours]
             for entry in found if not entry.claim.level]  # fmt: skip
     return table(["claim of the paper", "verdict", "effect (95 % interval)"], rows)
 
@@ -108,9 +109,9 @@ def luck_section(found: Sequence[Verdict]) -> str:
     rows = [[row.claim, row.difference, str(row.seeds), f"{row.p:.4f}", f"{row.adjusted:.4f}"]
             for row in adjusted.itertuples()]  # fmt: skip
     return "\n\n".join([
-        f"{len(tested)} claims are decided by effects over seeds, and {reproduced} of them come out as reproduced. If "
-        f"no claim were true, at most {0.025 * len(tested):.1f} would by luck: a claim with several effects needs all "
-        "of them, so its chance is at most that of one, 2.5 %.",
+        f"{len(tested)} claims are decided by effects with intervals, and {reproduced} of them come out as "
+        f"reproduced. If no claim were true, at most {0.025 * len(tested):.1f} would be expected to by luck: a claim "
+        "with several effects needs all of them, so its chance is at most that of one, 2.5 %.",
         "The headline claims, with p-values (two-sided) adjusted for being several (Holm):",
         table(["claim", "difference", "seeds", "p", "adjusted p"], rows),
     ])  # fmt: skip

@@ -1,6 +1,7 @@
 """Our runs in numbers: averages over seeds, the best setting of each method, and how tables print them."""
 
 from collections.abc import Callable, Iterable
+from decimal import ROUND_HALF_UP, Decimal
 from math import isnan
 
 import numpy as np
@@ -120,8 +121,15 @@ def by_seed(runs: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
 def mean_and_error(mean: float, error: float, digits: int = 1) -> str:
     """Return a mean with its standard error in words, which no line break parts; nothing where there is none."""
-    unbroken = f"{mean:.{digits}f} ± {error:.{digits}f}".replace("-", "−").replace(" ", "\N{NO-BREAK SPACE}")
-    return "" if isnan(mean) else unbroken
+    if isnan(mean):
+        return ""
+    unbroken = f"{_rounded(mean, digits)} ± {_rounded(error, digits)}"
+    return unbroken.replace("-", "−").replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _rounded(value: float, digits: int) -> str:
+    """Return a number rounded from the decimals that it prints with, halves up: 4.25 is 4.3, and 6.55 is 6.6."""
+    return "nan" if isnan(value) else str(Decimal(str(value)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
 
 
 def heldout_at(curves: pd.DataFrame, level: float) -> pd.Series:

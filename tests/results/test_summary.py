@@ -5,7 +5,7 @@ import pytest
 import torch
 from einops import rearrange
 
-from hyla_repro.results.summary import equal_training, heldout_at, percent_interval, share_interval
+from hyla_repro.results.summary import equal_training, heldout_at, mean_and_error, percent_interval, share_interval
 from hyla_repro.studies.sraven import claims
 from hyla_repro.studies.sraven.analysis import ambiguity, sraven_counts
 from hyla_repro.tasks import SRaven
@@ -34,6 +34,12 @@ def test_intervals_are_wilsons() -> None:
     assert share_interval(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
     assert share_interval(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
     assert percent_interval(1, 4) == "25.00 % (4.56 to 69.94)"
+
+
+def test_printed_numbers_round_halves_up() -> None:
+    assert mean_and_error(56.91, 4.25) == "56.9\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}4.3"
+    assert mean_and_error(-82.37, 6.55) == "−82.4\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}6.6"
+    assert mean_and_error(float("nan"), 1.0) == ""
 
 
 def test_ambiguity_by_both_definitions() -> None:

@@ -15,7 +15,7 @@ from hyla_repro.counter_rng import CounterRNG
 def identity_errors(n_heads: int = 3, n_tokens: int = 7, seed: int = 0) -> pd.Series:
     """Return, per normaliser, the largest difference between attention and the sum of its generated networks.
 
-    Both are computed in float64 on outputs of order 1, so rounding alone gives about 1e-16.
+    Both are computed in float64, where rounding alone gives up to 3e-13 (1 to 16 heads, 5 to 50 tokens).
     """
     draw, errors = torch.Generator().manual_seed(seed), {}
     for normalizer in NORMALIZERS:
