@@ -1,27 +1,32 @@
-"""The command line: run, status, export, import, collect, verify, report, pictures, lock, notebook, reproduce."""
+"""The command line: run, status, export, import, and the commands of `hyla_repro.book.commands`."""
 
 import os
 import shlex
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hyla_repro.book.notebook import check_device, execute
+from hyla_repro.book import commands
+from hyla_repro.book.commands import Device, Preset
+from hyla_repro.book.notebook import check_device
 from hyla_repro.errors import DataError, DivergedError, UnfinishedError, choose
 from hyla_repro.paths import runs_folder
-from hyla_repro.studies import PRESETS, chapters, experiments, pages, with_runs
+from hyla_repro.studies import PRESETS, chapters, experiments, with_runs
 from hyla_repro.studies.study import once
 from hyla_repro.training.process import STOPPED, exit_on_signal, run_siblings
 
 if TYPE_CHECKING:
     from hyla_repro.experiment import Experiment
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
-Preset = Annotated[str, typer.Option(help="smoke (seconds), laptop (CPU hours) or paper (the paper's settings)")]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Train the runs behind every figure, and make the book of them.",
+    pretty_exceptions_enable=False,
+)
+app.add_typer(commands.app)
 
 
 @app.command()
@@ -160,14 +165,6 @@ def status(preset: Annotated[str, typer.Option(help="smoke, laptop, paper or all
             typer.echo(f"  {name:6} {figure:8} {len(runs):4} runs: {text}")
 
 
-@app.command()
-def collect(device: Device = "cpu") -> None:
-    """Add finished laptop and paper runs to the tables in data/."""
-    from hyla_repro.book.collect import collect as collect_runs
-
-    typer.echo(collect_runs(device=check_device(device)))
-
-
 @app.command("export")
 def export_command(
     folder: Annotated[Path, typer.Argument(help="where to write runs-000.tar, runs-001.tar, ...")],
@@ -192,96 +189,6 @@ def import_command(paths: Annotated[list[Path], typer.Argument(help="files writt
     added = import_runs(paths, Ledger())
     typer.echo(f"added {added.finished} runs that have ended and {added.checkpoints} checkpoints; {added.left} were "
                "here already")  # fmt: skip
-
-
-@app.command()
-def verify() -> None:
-    """Check every file of data/ against its digest."""
-    from hyla_repro.ledger.data_folder import DataFolder
-
-    typer.echo(f"{DataFolder().verify()} files are as they were collected")
-
-
-@app.command()
-def report() -> None:
-    """Write book/report.md and the README's verdict table from the committed results."""
-    from hyla_repro.book.report import write
-
-    for path in write():
-        typer.echo(f"wrote {path}")
-
-
-@app.command()
-def lock(
-    why: Annotated[str, typer.Option(help="a sentence: what is locked, or why a rule changes")],
-    known: Annotated[bool, typer.Option(help="whether runs that decide these rules are finished")] = True,
-) -> None:
-    """Write new and changed rules of claims into data/rules.lock; no claim may vanish."""
-    from hyla_repro.book.lock import add, reported
-    from hyla_repro.book.verdicts import claims
-    from hyla_repro.ledger.data_folder import DataFolder
-    from hyla_repro.paths import BOOK
-
-    added = add(claims(), DataFolder(), reported((BOOK / "report.md").read_text()), known, why)
-    typer.echo(f"locked {', '.join(added) or 'nothing new'}")
-
-
-@app.command()
-def pictures(check: Annotated[bool, typer.Option("--check", help="compare only")] = False) -> None:
-    """Copy over figures/ what the book drew and looks different; with --check, exit 1 if there is any."""
-    from hyla_repro.book.pictures import differences, refresh
-
-    found = differences() if check else dict.fromkeys((path.name for path in refresh()), "written")
-    for name, words in found.items() or [("figures/", "every picture looks as it did")]:
-        typer.echo(f"{name}: {words}", err=bool(check and found))
-    raise typer.Exit(bool(check and found))
-
-
-Parameters = Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE")]
-Output = Annotated[Path, typer.Option(help="folder of the executed notebooks")]
-
-
-@app.command("notebook")
-def notebook_command(
-    figure: Annotated[str, typer.Argument(help="a figure")],
-    parameter: Parameters = None,
-    output: Output = Path("reproduced"),
-) -> None:
-    """Run the notebook of FIGURE with papermill, on the committed results unless -p says otherwise."""
-    typer.echo(execute(figure, dict(_parse(text) for text in parameter or []), output / f"{figure}.ipynb"))
-
-
-@app.command()
-def reproduce(
-    figure: Annotated[str, typer.Argument(help="a figure, or all")] = "all",
-    preset: Preset = "smoke",
-    device: Device = "cpu",
-    parameter: Parameters = None,
-    train: Annotated[bool, typer.Option(help="train missing runs")] = True,
-    output: Output = Path("reproduced"),
-) -> None:
-    """Run the notebook of FIGURE with papermill, training what it needs."""
-    figures = list(pages()) if choose("figure", figure, ["all", *pages()]) == "all" else [figure]
-    extra = dict(_parse(text) for text in parameter or [])
-    scale: dict[str, Any] = {"preset": preset, "train": train, "device": device}
-    for name in figures:
-        values = {k: v for k, v in scale.items() if k in pages()[name].parameters} | extra
-        started = time.monotonic()
-        path = execute(name, values, output / f"{name}.ipynb")
-        typer.echo(f"{name}: {path} ({time.monotonic() - started:.0f} s)")
-
-
-def _parse(text: str) -> tuple[str, Any]:
-    import json
-
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"parameter {text!r} has no value: write NAME=VALUE")
-    try:
-        # papermill's own -p takes Python's words.
-        return name, json.loads({"True": "true", "False": "false"}.get(value, value))
-    except ValueError:
-        return name, value
 
 
 def main() -> None:
