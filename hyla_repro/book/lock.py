@@ -113,6 +113,8 @@ def dump(locked: Mapping[str, list[Entry]]) -> bytes:
 
 def status(versions: list[Entry]) -> str:
     """Return in words when a rule was fixed, and what the first one said if it is another."""
+    if not versions:
+        return "not locked"
     first, last = versions[0], versions[-1]
     when = "before its runs" if not last.known else "after first results"
     if len(versions) == 1:

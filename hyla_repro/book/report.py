@@ -72,9 +72,9 @@ def page(store: Store, found: Sequence[Verdict]) -> str:
         ]  # fmt: skip
         sections += [f"## {title}", table(["claim", "statement", "paper", "here", "verdict"], rows)]
     single = [entry.claim for entry in found if not entry.claim.level]
-    rules = [[claim.id, claim.rule, claim.chance, status(locked[claim.id])] for claim in single]
+    rules = [[claim.id, claim.rule, claim.chance, status(locked.get(claim.id, []))] for claim in single]
     levels = next(entry.claim for entry in found if entry.claim.level)
-    rules.append(["levels", levels.rule, levels.chance, status(locked[levels.id])])
+    rules.append(["levels", levels.rule, levels.chance, status(locked.get(levels.id, []))])
     sections += [
         "## Rules",
         "What must be above zero, each with its whole 95 % interval (Student's t, paired by seed) for *reproduced*; "

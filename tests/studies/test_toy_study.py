@@ -18,7 +18,7 @@ STUDY = Path(__file__).with_name("toy_study.py")
 CELLS = [
     'preset = "laptop"\ntrain = False\ndevice = "cpu"',
     'import toy_study\nfrom hyla_repro.book import notebook\n\nshown = notebook.start("toy1", globals())',
-    "path = shown.save(toy_study.draw(shown.best))\nassert shown.cost()['runs'].sum() == 2",
+    "path = shown.save(toy_study.draw(shown.best))\nassert shown.cost()['runs'].sum() == 3",
     'print(shown.verdicts().loc["A mean is easy.", "verdict"])',
 ]
 
@@ -51,17 +51,19 @@ def call(project: Path, *words: str) -> str:
 
 def test_a_study_outside_the_package_is_trained_collected_decided_and_shown(project: Path) -> None:
     committed = {path.name: path.read_bytes() for path in paths.FIGURES.glob("*.png")}
-    assert "2 of 2 runs of toy1 at preset laptop are finished" in call(project, "run", "toy1", "--preset", "laptop")
-    assert call(project, "collect").startswith("added 2 runs; ")
+    assert "3 of 3 runs of toy1 at preset laptop are finished" in call(project, "run", "toy1", "--preset", "laptop")
+    assert call(project, "collect").startswith("added 3 runs; ")
     data = DataFolder(project / "data")
-    assert len(data.read("mean_runs.csv").splitlines()) == 3
+    assert len(data.read("mean_runs.csv").splitlines()) == 4
     assert data.verify() == len(DataFolder().manifest()) + 2, "rows and curves, and nothing else is new"
 
     call(project, "report")
     row = next(r for r in (project / "book/report.md").read_text().splitlines() if "[toy-learns](toy1-mean.ipynb)" in r)
     assert row.split(" | ")[1:3] == ["A mean is easy.", "100"]
     assert row.endswith("| **reproduced** (laptop) |")
-    assert "| A mean is easy. | 100 |" in (project / "README.md").read_text()
+    rule = next(r for r in (project / "book/report.md").read_text().splitlines() if r.startswith("| toy-learns |"))
+    assert rule.endswith("| not locked |")
+    assert "| A mean is easy. | reproduced (laptop) |" in (project / "README.md").read_text()
     costs = [line for line in (project / "book/cost.md").read_text().splitlines() if line.startswith("| `toy1` |")]
     assert all(line.endswith("|  |  |") for line in costs), "no release and no paper say what it costs"
     assert len(costs) >= 2, "laptop and paper, per machine"
