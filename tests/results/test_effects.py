@@ -1,4 +1,4 @@
-"""Effects and verdicts: intervals against values worked by hand, and what no shuffle or unit of the scores may change."""
+"""Effects and verdicts: intervals against values worked by hand, and what no order or unit of scores may change."""
 
 import math
 
@@ -118,7 +118,7 @@ def test_published_numbers_of_table_a1() -> None:
 
 
 def test_rank_correlation_by_hand() -> None:
-    """Two neighbours swapped twice in ten: rho = 1 - 6 * 4 / 990; Bonett and Wright's error sqrt((1 + rho^2 / 2) / 7)."""
+    """Two pairs of ten swapped: rho = 1 - 6 * 4 / 990, with Bonett and Wright's error sqrt((1 + rho^2 / 2) / 7)."""
     found = rank_correlation("x", pd.Series(range(10)), pd.Series([1, 0, 3, 2, 4, 5, 6, 7, 8, 9]))
     rho = 1 - 24 / 990
     reach = 1.959964 * math.sqrt((1 + rho**2 / 2) / 7)
