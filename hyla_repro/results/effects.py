@@ -73,11 +73,13 @@ def published(name: str, first: tuple[float, float], second: tuple[float, float]
     return Effect(name, mean - other, float(low), float(high), float(test.pvalue), n)
 
 
-def rank_correlation(name: str, first: Sequence[float], second: Sequence[float]) -> Effect:
+def rank_correlation(name: str, first: Sequence[float] | pd.Series, second: Sequence[float] | pd.Series) -> Effect:
     """Return Spearman's correlation, with the interval of Fisher's z and Bonett and Wright's standard error (2000)."""
     rho, p = (float(number) for number in stats.spearmanr(first, second))
     reach = stats.norm.ppf((1 + LEVEL) / 2) * np.sqrt((1 + rho**2 / 2) / (len(first) - 3))
-    low, high = np.tanh(np.arctanh(rho) + np.array([-reach, reach]))
+    # Of two equal orders z is infinite, and the interval a point.
+    with np.errstate(divide="ignore"):
+        low, high = np.tanh(np.arctanh(rho) + np.array([-reach, reach]))
     return Effect(name, rho, float(low), float(high), p, len(first), digits=2, unit="rows")
 
 

@@ -26,7 +26,7 @@ class Results:
         self, preset: str, experiments: Callable[[str, str], list[Experiment]], store: Store | None = None
     ) -> None:
         self.preset, self.store, self._experiments = preset, store or Store(), experiments
-        self._tables: dict[tuple[str, str], pd.DataFrame] = {}
+        self._tables: dict[tuple[str, ...], pd.DataFrame] = {}
 
     def wanted(self, figure: str, task: str) -> list[Experiment]:
         """Return the experiments behind a figure that are on one task, finished or not."""
@@ -34,9 +34,7 @@ class Results:
 
     def runs(self, figure: str, task: str) -> pd.DataFrame:
         """Return one row per finished run of a figure's runs on one task."""
-        if (figure, task) not in self._tables:
-            self._tables[figure, task] = self.store.runs(self.wanted(figure, task))
-        return self._tables[figure, task].copy()
+        return self._once(("runs", figure, task), lambda: self.store.runs(self.wanted(figure, task)))
 
     def partly(self, figure: str) -> str:
         """Return in words how many settings of the optimiser were trained of all that a figure asks for, if not all."""
@@ -54,11 +52,11 @@ class Results:
 
         Where several learning rates and decays were run, the best held-out mean stands, as in the paper.
         """
-        return summarize(self.runs(figure, task))
+        return self._once(("scores", figure, task), lambda: summarize(self.runs(figure, task)))
 
     def best(self, figure: str, task: str) -> pd.DataFrame:
         """Return the single runs that `scores` averages: those of the best setting of each method and grid point."""
-        return best_runs(self.runs(figure, task))
+        return self._once(("best", figure, task), lambda: best_runs(self.runs(figure, task)))
 
     def by_method(self, figure: str, task: str) -> pd.DataFrame:
         """Return `scores` of a figure with one grid point, by method."""
@@ -69,6 +67,12 @@ class Results:
         """Return by how many points one method leads another there on held-out tasks, for each seed."""
         heldout = self.best(figure, task).pivot(index="seed", columns="variant", values="heldout")
         return (100 * (heldout[better] - heldout[worse])).dropna()
+
+    def _once(self, key: tuple[str, ...], make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """Return a copy of a table that is made at the first call: claims of one figure share their tables."""
+        if key not in self._tables:
+            self._tables[key] = make()
+        return self._tables[key].copy()
 
 
 def _points(runs: pd.DataFrame) -> list[str]:

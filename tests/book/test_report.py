@@ -25,8 +25,8 @@ def test_report_page_and_readme_are_up_to_date(fresh: dict[Path, str]) -> None:
 
 def test_every_claim_has_a_row_with_its_verdict(fresh: dict[Path, str]) -> None:
     page = fresh[ROOT / "book" / "report.md"]
-    for row in report.verdicts(Store(committed_only=True)).itertuples():
-        assert any(f"[{row.id}](" in line and f"**{row.verdict}**" in line for line in page.splitlines())
+    for found in report.verdicts(Store(committed_only=True)):
+        assert any(f"[{found.claim.id}](" in line and f"**{found.answer}**" in line for line in page.splitlines())
 
 
 def test_each_warm_up_has_a_row_of_its_own(fresh: dict[Path, str]) -> None:

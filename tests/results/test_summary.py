@@ -5,6 +5,7 @@ import pytest
 import torch
 from einops import rearrange
 
+from hyla_repro.results.effects import CONTRADICTED, REPRODUCED, UNDECIDED
 from hyla_repro.results.summary import equal_training, heldout_at, mean_and_error, percent_interval, share_interval
 from hyla_repro.studies.sraven import claims
 from hyla_repro.studies.sraven.analysis import ambiguity, sraven_counts
@@ -52,11 +53,18 @@ def test_ambiguity_by_both_definitions() -> None:
         assert 90.0 < best < 96.0
 
 
-def test_the_papers_statement_on_ambiguity_holds_by_its_own_definition() -> None:
-    outcome = claims._ambiguity(8000)
-    assert outcome.holds
-    assert "with more than one answer 2" in outcome.ours
-    assert not claims._ambiguity(100).holds  # too few problems to tell
+def test_both_readings_of_the_papers_statement_on_ambiguity() -> None:
+    """It holds for problems whose other answer differs in every symbol, and fails for those with another answer."""
+    wholly, several = claims._ambiguity(8000)
+    assert (wholly, several) == (23, 1941)
+    assert claims._below_half_a_percent(wholly).answer == REPRODUCED
+    assert claims._below_half_a_percent(several).answer == CONTRADICTED
+    assert claims._below_half_a_percent(wholly).ours == "0.29 % (0.19 to 0.43)"
+
+
+@pytest.mark.parametrize(("count", "answer"), [(0, UNDECIDED), (1, UNDECIDED), (10, CONTRADICTED)])
+def test_a_hundred_problems_are_too_few_for_half_a_percent(count: int, answer: str) -> None:
+    assert claims._below_half_a_percent(count, 100).answer == answer
 
 
 def _curves(**heldout: list[float]) -> pd.DataFrame:

@@ -8,13 +8,14 @@ import torch
 
 from hyla_repro.experiment import Experiment
 from hyla_repro.models.transformer import Transformer
+from hyla_repro.studies.codes import own_codes, trained
 from hyla_repro.studies.fuzzy_logic.codes import (
+    agreements,
     chance_f1,
     decoding_table,
     embedding_table,
     neighbour_agreement,
-    own_codes,
-    trained,
+    shares_table,
 )
 from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
 from hyla_repro.training.stack import Stack
@@ -50,7 +51,8 @@ def test_a_stack_has_the_codes_of_its_runs_alone(run: Experiment) -> None:
         torch.testing.assert_close(codes[index], alone[0], rtol=1e-4, atol=1e-5)
         assert torch.equal(batch.terms[index], its_batch.terms[0])
     together = embedding_table(runs, weights, sequences=60)
-    assert together["id"].tolist() == [run.id] * 60 + [runs[1].id] * 60
+    assert together["id"].tolist() == 2 * ([run.id] * 60 + [runs[1].id] * 60)
+    assert together["model"].tolist() == ["trained"] * 120 + ["untrained"] * 120
     decoded = decoding_table(runs, weights, sequences=600).groupby("id", sort=False)
     alone = decoding_table(runs[1:], weights[1:], sequences=600)
     np.testing.assert_allclose(decoded.get_group(runs[1].id)["auc"], alone["auc"], atol=0.02)
@@ -85,7 +87,9 @@ def test_terms_written_into_the_code_are_decoded_on_unseen_sequences(
     seen: list[tuple[str, int]] = []
     monkeypatch.setattr("hyla_repro.studies.fuzzy_logic.codes.own_codes", told)
     table = decoding_table([run], [weights], sequences=1200)
-    assert seen == [("train_fixed_query", 0), ("train_fixed_query", 3), ("heldout_fixed_query", 0)]
+    # Once for the trained model, once for its control.
+    assert seen == 2 * [("train_fixed_query", 0), ("train_fixed_query", 3), ("heldout_fixed_query", 0)]
+    assert set(table["model"]) == {"trained", "untrained"}
     scores = table.groupby("layer")[["f1", "auc", "train_f1", "train_auc"]].agg(["min", "max"])
     assert scores.loc[1].to_numpy() == pytest.approx(1)
     assert set(scores.loc[2]) == {0.0, 0.5}
@@ -109,8 +113,8 @@ def test_chance_is_the_f1_of_always_yes() -> None:
 
 def test_embedding_has_a_row_per_sequence(run: Experiment, weights: bytes) -> None:
     table = embedding_table([run], [weights], sequences=120)
-    assert len(table) == 120
-    assert table[["x", "y"]].abs().max().max() == 100
+    assert table["model"].tolist() == ["trained"] * 120 + ["untrained"] * 120
+    assert (table.groupby("model")[["x", "y"]].agg(lambda column: column.abs().max()).max(axis=1) == 100).all()
     pd.testing.assert_frame_equal(table, embedding_table([run], [weights], sequences=120))
 
 
@@ -136,3 +140,39 @@ def test_what_the_target_explains_is_told_from_what_the_function_adds() -> None:
     assert by_target.share == pytest.approx(49 / 199, abs=0.03)
     by_function = neighbour_agreement(pd.DataFrame({"x": 100.0 * function, "y": jitter[:, 1], **labels}))
     assert (by_function.share, by_function.by_target) == (1.0, pytest.approx(49 / 199))
+
+
+def test_the_control_is_the_run_before_its_first_step(run: Experiment, weights: bytes) -> None:
+    """Weights that are the initial ones make both models the same; others change the trained one alone."""
+    other = safetensors.torch.save(dict(Transformer(run.model).initialize(5).state_dict()))
+    for make, sequences in ((decoding_table, 600), (embedding_table, 120)):
+        same, apart = (make([run], [content], sequences=sequences).set_index("model") for content in (weights, other))
+        pd.testing.assert_frame_equal(same.loc["trained"].reset_index(drop=True),
+                                      same.loc["untrained"].reset_index(drop=True))  # fmt: skip
+        pd.testing.assert_frame_equal(apart.loc["untrained"], same.loc["untrained"])
+        assert not apart.loc["trained"].reset_index(drop=True).equals(same.loc["trained"].reset_index(drop=True))
+
+
+def test_shares_by_method_and_seed_with_their_controls() -> None:
+    """Trained codes show the function, untrained ones its target alone."""
+    function = np.repeat(np.arange(8), 20)
+    tables = []
+    for seed in range(3):
+        for method in ("hyla", "softmax", "linear"):
+            for model, place in (("trained", function), ("untrained", function // 2)):
+                x, y = np.random.default_rng(seed).random((2, 160))
+                tables.append(pd.DataFrame({"model": model, "variant": method, "seed": seed, "x": 100 * place + x,
+                                            "y": y, "function": function.astype(str),
+                                            "target": function // 2}))  # fmt: skip
+    shares = agreements(pd.concat(tables))
+    assert shares.index.names == ["model", "variant", "seed"]
+    assert len(shares) == 18
+    assert (shares.loc["trained", "share"] == 1.0).all()
+    assert shares["by_target"].to_numpy() == pytest.approx(19 / 39)
+    assert shares.loc["untrained", "share"].to_numpy() == pytest.approx(19 / 39, abs=0.05)
+    table = shares_table(shares)
+    assert table.index.tolist() == ["softmax attention", "linear attention", "HYLA"]
+    row = table.loc["HYLA"]
+    assert row[["seed 0", "seed 1", "seed 2"]].tolist() == ["100%"] * 3
+    assert row[["target alone", "target alone, before training", "chance"]].tolist() == ["49%", "49%", "12%"]
+    assert row["before training"] in {f"{percent}%" for percent in range(44, 54)}

@@ -1,4 +1,4 @@
-"""SRAVEN's verdicts: each rule holds on results like the paper's, and fails when its own statement does."""
+"""SRAVEN's verdicts: each rule holds on results like the paper's, and says otherwise when its own statement fails."""
 
 from collections.abc import Callable
 from functools import cache
@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hyla_repro.book.verdicts import NOT_REPRODUCED, NOT_TESTED, REPRODUCED, claims, results_of, verdict
+from hyla_repro.book.verdicts import claims, results_of, verdict
 from hyla_repro.experiment import Experiment
 from hyla_repro.ledger.data_folder import table_name
+from hyla_repro.results.effects import CONTRADICTED, NOT_TESTED, REPRODUCED, UNDECIDED
 from hyla_repro.results.methods import METHODS
 from hyla_repro.results.store import PAPER, Store
 from hyla_repro.studies import experiments
@@ -27,7 +28,8 @@ PUBLISHED = Store().read(PAPER)
 VALUES = pd.read_csv(BytesIO(PUBLISHED)).query("task == 'sraven'").set_index("variant")["value"].to_dict()
 MAIN = main_point("sraven", "laptop")
 SRAVEN_CLAIMS = ("4a-data", "4a-width", "4b-depth", "4-hyla-small", "a4-loss", "a5-heldout", "5c-one-head",
-                 "5d-features", "a1-sraven-main", "a1-sraven-order")  # fmt: skip
+                 "5d-features", "a1-sraven-main", "a1-sraven-order", "a1-sraven-both-components",
+                 "a1-sraven-experts")  # fmt: skip
 CODE_CLAIMS = ("5a-clusters", "5e-addition", "5f-decoding", "5f-late")
 
 
@@ -36,24 +38,34 @@ def sraven_runs(figure: str = "all") -> list[Experiment]:
     return [run for run in experiments(figure, "laptop") if run.task_name == "sraven"]
 
 
+def noise(run: Experiment, *what: object) -> float:
+    """Return a number of every run's own, of mean 0 and variance 1."""
+    return float(np.random.default_rng([int(run.id, 16), *repr(what).encode()]).normal())
+
+
 def scores(run: Experiment) -> dict[str, float]:
-    """Return results that follow every ordering of the paper."""
+    """Return results that follow every ordering of the paper; seeds differ a little, and runs of one seed less."""
     row = run.row()
     value = VALUES[run.method]
     growth = sum(np.log2(row[axis] / MAIN[axis]) for axis in ("steps", "d_model", "n_layers"))
     one_head = row["n_heads"] == 1 and row["d_model"] == MAIN["d_model"]
     harder = 20 * (row["n_features"] - MAIN["n_features"]) + 30 * (row["heldout_fraction"] - MAIN["heldout_fraction"])
-    heldout = (value + 5 * growth - 15 * one_head - harder + 0.1 * run.seed) / 100
-    return {"heldout": heldout, "test": 0.9, "train_loss": 1.0 - 0.1 * growth}
+    heldout = (value + 5 * growth - 15 * one_head - harder + run.seed + 0.05 * noise(run)) / 100
+    loss = 1.0 - 0.1 * growth + 0.3 * (row["n_features"] - MAIN["n_features"]) + 0.01 * noise(run, "loss")
+    return {"heldout": heldout, "train_loss": loss}
 
 
 def make_store(
-    folder: Path, change: Change | None = None, loss: Change | None = None, keep: Change | None = None
+    folder: Path,
+    change: Change | None = None,
+    loss: Change | None = None,
+    keep: Change | None = None,
+    test: float = 0.9,
 ) -> Store:
     """Write a store of all SRAVEN runs that `keep` keeps, with changes to held-out accuracy and training loss."""
     rows = []
     for run in sraven_runs():
-        row = {**run.row(), **scores(run), "minutes": 1.0}
+        row = {**run.row(), **scores(run), "test": test, "minutes": 1.0}
         row["heldout"] += change(row) if change else 0.0
         row["train_loss"] += loss(row) if loss else 0.0
         if keep is None or keep(row):
@@ -65,7 +77,7 @@ def make_store(
 
 def verdicts(store: Store, names: tuple[str, ...]) -> dict[str, str]:
     results = results_of("laptop", store)
-    return {claim.id: verdict(claim, results)[0] for claim in claims(store) if claim.id in names}
+    return {claim.id: verdict(claim, results).answer for claim in claims(store) if claim.id in names}
 
 
 def test_results_like_the_papers_are_reproduced(tmp_path: Path) -> None:
@@ -81,14 +93,16 @@ SPOILED: dict[str, dict[str, Change]] = {
     "4a-data": {"change": opposite("steps", 0.08)},
     "4a-width": {"change": opposite("d_model", 0.08)},
     "4b-depth": {"change": opposite("n_layers", 0.08)},
-    # The lead is there on average, but one of the seeds has all of it.
+    # The lead is there on average, but one of the seeds has all of it: nobody can tell.
     "4-hyla-small": {"change": lambda row: (0.5 * (row["seed"] == 0) - 0.1) * (row["variant"] == "hyla")},
-    "a4-loss": {"loss": lambda row: -opposite("d_model", 0.2)(row)},
+    "a4-loss": {"loss": lambda row: -opposite("d_model", 1.0)(row)},
     "a5-heldout": {"change": lambda row: 2.0 * row["heldout_fraction"] * (row["variant"] == "softmax")},
     "5c-one-head": {"change": lambda row: 0.2 * (row["n_heads"] == 1) * (row["variant"] == "hyla")},
-    "5d-features": {"change": lambda row: 0.5 * (row["n_features"] - 2) * (row["variant"] == "linear")},
+    "5d-features": {"loss": lambda row: -0.5 * (row["n_features"] - 2) * (row["variant"] == "linear")},
     "a1-sraven-main": {"change": lambda row: 0.2 * (row["variant"] == "linear")},
     "a1-sraven-order": {"change": lambda row: -2 * scores_by_id()[row["id"]]},
+    "a1-sraven-both-components": {"change": lambda row: 0.3 * (row["variant"] == "hyla_no_rms_head")},
+    "a1-sraven-experts": {"change": lambda row: 0.2 * (row["variant"] == "softmax_moe")},
 }
 
 
@@ -100,7 +114,43 @@ def scores_by_id() -> dict[str, float]:
 @pytest.mark.parametrize("name", SRAVEN_CLAIMS)
 def test_each_claim_fails_when_its_statement_does(tmp_path: Path, name: str) -> None:
     store = make_store(tmp_path, **SPOILED[name])
-    assert verdicts(store, (name,)) == {name: NOT_REPRODUCED}
+    assert verdicts(store, (name,)) == {name: UNDECIDED if name == "4-hyla-small" else CONTRADICTED}
+
+
+@cache
+def shaken_by_id() -> dict[str, float]:
+    """Return what shakes seeds about their mean: nothing for seed 1, opposite numbers for seeds 0 and 2."""
+    return {run.id: (run.seed - 1) * noise(run.model_copy(update={"seed": 0}), "shaken") for run in sraven_runs()}
+
+
+SHAKEN: dict[str, Change] = {"change": lambda row: 0.5 * shaken_by_id()[row["id"]],
+                             "loss": lambda row: 5.0 * shaken_by_id()[row["id"]]}  # fmt: skip
+
+
+def test_what_noise_hides_is_undecided(tmp_path: Path) -> None:
+    names = tuple(name for name in SRAVEN_CLAIMS if name != "a1-sraven-order")
+    assert verdicts(make_store(tmp_path, **SHAKEN), names) == dict.fromkeys(names, UNDECIDED)
+
+
+def test_harder_is_told_by_the_loss_of_a_symbol(tmp_path: Path) -> None:
+    """Accuracies fall with features even for guesses, since all symbols must be right; a symbol's loss does not."""
+    store = make_store(tmp_path, loss=lambda row: -0.3 * (row["n_features"] - 2))
+    assert verdicts(store, ("5d-features",)) == {"5d-features": UNDECIDED}
+    (claim,) = (claim for claim in claims(store) if claim.id == "5d-features")
+    words = claim.decide(results_of("laptop", store)).words
+    assert "HYLA 70.2 → 50.1; loss per symbol in nats" in words
+
+
+@pytest.mark.parametrize("name", ["4-hyla-small", "5c-one-head", "5d-features"])
+def test_scores_near_the_floor_make_an_answer_weak(tmp_path: Path, name: str) -> None:
+    """Where training tasks are not learned either, whatever an ordering says."""
+    results = results_of("laptop", make_store(tmp_path / "high"))
+    (claim,) = (claim for claim in claims(results.store) if claim.id == name)
+    assert claim.decide(results).weak == ""
+    low = claim.decide(results_of("laptop", make_store(tmp_path / "low", test=0.05)))
+    assert low.weak == "near the floor, training tasks at 5, 5, 5 %"
+    assert low.answer == REPRODUCED
+    assert low.words.endswith("; **weak**: near the floor, training tasks at 5, 5, 5 %")
 
 
 @pytest.mark.parametrize("name", SRAVEN_CLAIMS)
@@ -121,9 +171,9 @@ def test_a_cut_holds_the_other_axes_at_the_main_sizes(tmp_path: Path) -> None:
     table = cut(results, "fig4", "sraven", "d_model")
     assert list(table.columns) == [32, 64]
     assert set(table.index.get_level_values("variant")) == set(METHODS)
-    assert table.loc[("hyla", 1)].tolist() == pytest.approx([64.23, 69.23])
+    assert table.loc[("hyla", 1)].tolist() == pytest.approx([65.13, 70.13], abs=0.2)
     small = cut(results, "fig4", "sraven", "steps", at={"d_model": 32})
-    assert small.loc[("hyla", 1)].tolist() == pytest.approx([59.23, 64.23, 69.23])
+    assert small.loc[("hyla", 1)].tolist() == pytest.approx([60.13, 65.13, 70.13], abs=0.2)
 
 
 # --- latent codes ----------------------------------------------------------------------------------------------------
@@ -136,12 +186,16 @@ def code_store(folder: Path, **spoiled: Any) -> Store:
     for run in sraven_runs("fig5f"):
         layers = range(1, run.model.n_layers + 1)
         for stream, model, layer in product(("unpermuted", "aligned"), ("trained", "untrained"), layers):
-            trained = model == "trained" and stream == "unpermuted"
-            told = 0.2 + 0.15 * layer * trained + 0.01 * run.seed
-            values = {"accuracy": told, "neighbours": told, "chance": 0.15, "neighbours_chance": 0.15}
+            trained = model == "trained" and stream == "aligned"
+            told = 0.2 + 0.15 * layer * trained
+            values = {"accuracy": told, "neighbours": told}
             if trained and run.method == "softmax":
                 values |= {name: spoil(layer) for name, spoil in spoiled.items() if name in values}
-            probes.append({"id": run.id, "stream": stream, "model": model, "layer": layer, **values})
+            # Where places tell of the rule, random weights know it too.
+            values = {name: value + 0.01 * noise(run, model, layer, name) if stream == "aligned" else 0.9
+                      for name, value in values.items()}  # fmt: skip
+            probes.append({"id": run.id, "stream": stream, "model": model, "layer": layer, **values,
+                           "chance": 0.15, "neighbours_chance": 0.15})  # fmt: skip
         for model in ("trained", "untrained"):
             codes = np.eye(8) + 0.01 * random.normal(size=(8, 8))
             alike = {"trained"} if run.method != "linear" else spoiled.get("alike", {"trained"})
@@ -163,20 +217,21 @@ def test_codes_like_the_papers_are_reproduced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoiled", "failing"),
     [
-        ({"accuracy": lambda layer: 0.2}, {"5f-decoding", "5f-late"}),
-        ({"accuracy": lambda layer: 0.9 - 0.1 * layer}, {"5f-late"}),
-        ({"neighbours": lambda layer: 0.21}, {"5a-clusters"}),
-        ({"neighbours": lambda layer: 0.9 - 0.1 * layer}, {"5a-clusters"}),
-        ({"alike": set()}, {"5e-addition"}),
-        ({"alike": {"trained", "untrained"}}, {"5e-addition"}),
+        ({"accuracy": lambda layer: 0.2}, {"5f-decoding": UNDECIDED, "5f-late": UNDECIDED}),
+        ({"accuracy": lambda layer: 0.9 - 0.1 * layer}, {"5f-late": CONTRADICTED}),
+        ({"accuracy": lambda layer: 0.05 * layer - 0.1}, {"5f-decoding": CONTRADICTED}),
+        ({"neighbours": lambda layer: 0.2}, {"5a-clusters": UNDECIDED}),
+        ({"neighbours": lambda layer: 0.9 - 0.1 * layer}, {"5a-clusters": CONTRADICTED}),
+        ({"alike": set()}, {"5e-addition": UNDECIDED}),
+        ({"alike": {"trained", "untrained"}}, {"5e-addition": UNDECIDED}),
+        ({"alike": {"untrained"}}, {"5e-addition": CONTRADICTED}),
     ],
 )  # fmt: skip
 def test_each_claim_on_codes_fails_when_its_statement_does(
-    tmp_path: Path, spoiled: dict[str, Any], failing: set[str]
+    tmp_path: Path, spoiled: dict[str, Any], failing: dict[str, str]
 ) -> None:
     found = verdicts(code_store(tmp_path, **spoiled), CODE_CLAIMS)
-    assert {name for name, decided in found.items() if decided == NOT_REPRODUCED} == failing
-    assert {name for name, decided in found.items() if decided == REPRODUCED} == set(CODE_CLAIMS) - failing
+    assert found == dict.fromkeys(CODE_CLAIMS, REPRODUCED) | failing
 
 
 def test_leads_of_addition_and_difference_over_chosen_pairs() -> None:
@@ -192,6 +247,10 @@ def test_leads_of_addition_and_difference_over_chosen_pairs() -> None:
     leads = leads_of_the_pair(means)
     assert leads["trained"].to_numpy() == pytest.approx(7 / 27)
     assert leads["untrained"].to_numpy() == pytest.approx(0.0)
+    # The other pairs' standard deviation, with n - 1 in its denominator.
+    spread = (20 / 27 * 7 / 27 * 27 / 26) ** 0.5
+    units = leads_of_the_pair(means[(means["model"] == "trained")], in_units=True)
+    assert units.to_numpy() == pytest.approx(7 / 27 / spread)
     others = [rule for rule in SRAVEN_RULES if rule != "constant"]
     assert leads_of_the_pair(means, others).to_numpy() == pytest.approx(0.0)
     table = table_of_leads(means)

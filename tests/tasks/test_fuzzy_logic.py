@@ -108,6 +108,18 @@ def test_splits_are_disjoint_and_complete(seed: int, fraction: float) -> None:
     assert pools["unknown_terms"] == set(map(frozenset, combinations(range(12, 16), 2)))
 
 
+@pytest.mark.parametrize("fraction", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("seed", range(10))
+def test_terms_of_heldout_functions_occur_in_training(seed: int, fraction: float) -> None:
+    """Held-out functions are new combinations of known terms, but for one term of seed 0 with 70 % held out."""
+    functions = FuzzyLogic(seed=seed, heldout_fraction=fraction).functions
+    unseen = set(functions["heldout"].flatten().tolist()) - set(functions["train"].flatten().tolist())
+    known_exception = (seed, fraction) == (0, 0.7)
+    assert unseen == ({7} if known_exception else set())
+    with_unseen = [function for function in functions["heldout"].tolist() if unseen & set(function)]
+    assert len(with_unseen) == (11 if known_exception else 0)
+
+
 def test_the_split_depends_on_the_seed_alone() -> None:
     splits = [rows(FuzzyLogic(seed=seed).functions["train"]) for seed in range(20)]
     assert all(one != other for one, other in combinations(splits, 2))

@@ -184,6 +184,17 @@ def test_splits_are_disjoint_and_complete(seed: int, fraction: float, k: int) ->
     assert all(list(rules) == sorted(rules) for pool in pools.values() for rules in pool)
 
 
+@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
+@pytest.mark.parametrize("k", [2, 3, 4])
+@pytest.mark.parametrize("seed", range(3))
+def test_rules_of_heldout_tasks_occur_in_training(seed: int, k: int, fraction: float) -> None:
+    """Held-out tasks are new combinations of rules that training tasks have, alone and beside other rules."""
+    pools = make_task(n_features=k, heldout_fraction=fraction, seed=seed).multisets
+    assert set(pools["heldout"].flatten().tolist()) <= set(pools["train"].flatten().tolist()) == set(range(8))
+    beside = {rule for rules in pools["train"].tolist() if len(set(rules)) > 1 for rule in rules}
+    assert beside == set(range(8))
+
+
 def test_the_split_depends_on_the_seed_alone() -> None:
     splits = [set(map(tuple, SRaven(seed=seed).multisets["heldout"].tolist())) for seed in range(40)]
     assert all(one != other for one, other in combinations(splits, 2))
