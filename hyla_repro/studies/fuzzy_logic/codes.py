@@ -10,6 +10,7 @@ from einops import rearrange
 
 from hyla_repro.experiment import Experiment
 from hyla_repro.results.methods import METHODS, NAMES
+from hyla_repro.results.summary import mean_and_error
 from hyla_repro.studies.codes import as_features, in_the_plane, linear_probe, own_codes, with_control
 from hyla_repro.tasks.fuzzy_logic import FuzzyLogic, evaluate
 from hyla_repro.training.stack import CHUNK
@@ -70,6 +71,24 @@ def _decode(run: Experiment, codes: Sequence[np.ndarray], terms: Sequence[np.nda
             "train_f1": train_f1, "train_auc": train_auc,
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def gain_by_training(decoding: pd.DataFrame) -> pd.DataFrame:
+    """Return by how much training raises F1 and AUC on held-out functions, on average and seed by seed, by method.
+
+    Args:
+        decoding: rows of `decoding_table` of one layer, with variant and seed.
+    """
+    means = decoding.pivot_table(["f1", "auc"], index=["variant", "seed"], columns="model")
+    gains = pd.DataFrame({score: means[score]["trained"] - means[score]["untrained"] for score in ("f1", "auc")})
+    groups = gains.groupby(level="variant")
+    average, error, words = groups.mean(), groups.sem(), {}
+    for score in gains:
+        pairs = zip(average[score], error[score], strict=True)
+        words[f"{score}, gain"] = pd.Series([mean_and_error(*pair, 3) for pair in pairs], average.index)
+    seeds = gains["auc"].unstack().rename(columns="auc, gain of seed {}".format)
+    words |= {name: seeds[name].map("{:.3f}".format).str.replace("-", "−") for name in seeds}
+    return pd.DataFrame(words).reindex(METHODS).rename(index=NAMES).rename_axis(None)
 
 
 def _term_values(run: Experiment) -> list[float]:

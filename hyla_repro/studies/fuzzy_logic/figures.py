@@ -78,31 +78,47 @@ def figa3(runs: pd.DataFrame) -> Figure:
 
 @styled
 def fig2b(decoding: pd.DataFrame) -> Figure:
-    """Draw how well terms are decoded: F1 by layer and method, and AUC by the term's value at the query."""
+    """Draw how well terms are decoded: F1 and AUC by layer, hollow before training, and AUC by the term's value.
+
+    Args:
+        decoding: rows of `codes.decoding_table` with variant and seed.
+    """
     layers = sorted(decoding["layer"].unique())
-    figure, axes = axes_grid(1, 2, 9.0, 3.6)
-    ax, by_value = axes[0]
+    figure, axes = axes_grid(1, 3, 12.0, 3.6)
+    by_layer, ranked, by_value = axes[0]
+    trained, untrained = (decoding[decoding["model"] == model] for model in ("trained", "untrained"))
     for shift, method in zip((-0.25, 0.0, 0.25), METHODS, strict=True):
-        seeds = decoding[decoding["variant"] == method].groupby(["layer", "seed"])[["f1", "train_f1"]].mean()
         places = np.arange(len(layers)) + shift
-        means = seeds.groupby(level="layer").mean().reindex(layers)
-        ax.bar(places, means["f1"], 0.23, color=COLORS[method], alpha=0.55, label=NAMES[method])
-        ax.hlines(means["train_f1"], places - 0.115, places + 0.115, color=COLORS[method])
-        for place, layer in zip(places, layers, strict=True):
-            values = seeds["f1"].get(layer, pd.Series(dtype=float))
-            ax.plot([place] * len(values), values, MARKERS[method], ms=4, color=COLORS[method])
-        last = decoding[(decoding["variant"] == method) & (decoding["layer"] == layers[-1])]
+        ours, control = (_by_seed(part, method).unstack("seed").reindex(layers) for part in (trained, untrained))
+        by_layer.bar(places, ours["f1"].mean(axis=1), 0.23, color=COLORS[method], alpha=0.55, label=NAMES[method])
+        by_layer.hlines(ours["train_f1"].mean(axis=1), places - 0.115, places + 0.115, color=COLORS[method])
+        for ax, score in ((by_layer, "f1"), (ranked, "auc")):
+            ax.plot(places - 0.04, control[score], MARKERS[method], ms=5, mfc="none", color=COLORS[method])
+            ax.plot(places + 0.04, ours[score], MARKERS[method], ms=5, color=COLORS[method])
+            for layer, place in enumerate(places):
+                pairs = np.stack([control[score].iloc[layer], ours[score].iloc[layer]])
+                ax.plot([place - 0.04, place + 0.04], pairs, lw=0.8, color=COLORS[method])
+        last = trained[(trained["variant"] == method) & (trained["layer"] == layers[-1])]
         by_value.plot(last["term_value"], last["auc"], MARKERS[method], ms=5, alpha=0.6, color=COLORS[method])
-    ax.hlines([], [], [], color="0.4", label="training functions")
-    ax.axhline(decoding["chance"].mean(), color="0.4", ls=":", label="always yes")
-    ax.set(ylabel="F1 on held-out functions", ylim=(0, 1.02), xlabel="layer")
-    ax.set_xticks(range(len(layers)), [str(layer) for layer in layers])
-    by_value.axhline(0.5, color="0.4", ls=":")
-    by_value.set(
-        xlabel="value of the term at the query", ylabel="AUC, last layer, held-out functions", ylim=(0.4, 1.02)
-    )
-    figure.legend(loc="outside upper center", ncols=5, fontsize=9)
+    by_layer.hlines([], [], [], color="0.4", label="training functions")
+    by_layer.axhline(decoding["chance"].mean(), color="0.4", ls=":", label="chance")
+    by_layer.plot([], [], "o", mfc="none", color="0.4", label="before training")
+    by_layer.set(ylabel="F1 on held-out functions", ylim=(0, 1.02))
+    ranked.set(ylabel="AUC on held-out functions", ylim=(0.4, 1.02))
+    by_value.set(xlabel="value of the term at the query", ylabel="AUC, last layer", ylim=(0.4, 1.02))
+    for ax in (by_layer, ranked):
+        ax.set(xlabel="layer", xlim=(-0.5, len(layers) - 0.5))
+        ax.set_xticks(range(len(layers)), [str(layer) for layer in layers])
+    for ax in (ranked, by_value):
+        ax.axhline(0.5, color="0.4", ls=":")
+    figure.legend(*by_layer.get_legend_handles_labels(), loc="outside upper center", ncols=6, fontsize=9)
     return figure
+
+
+def _by_seed(decoding: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Return a method's scores by layer and seed, as means over terms."""
+    of_method = decoding[decoding["variant"] == method]
+    return of_method.groupby(["layer", "seed"])[["f1", "train_f1", "auc"]].mean()
 
 
 @styled
