@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from hyla_repro.attention.masks import Bias, Masked, broadcast_mask, causal_mask, split_mask
 from hyla_repro.attention.normalizers import NORMALIZERS, Code
-from hyla_repro.attention.value_networks import VALUE_NETWORKS, Activation, Inner, as_activation
+from hyla_repro.attention.value_networks import VALUE_NETWORKS, Activation, as_activation
 from hyla_repro.errors import choose
 
 # The power of the number n of keys that a query sees, by which its output is divided.
@@ -75,7 +75,7 @@ def hypernetwork_attention(
     normalizer: str = "rms_head",
     value_network: str = "hyper_relu",
     activation: str | Activation = "relu",
-    inner_weight: Inner = None,
+    inner_weight: Float[Tensor, "h e e"] | None = None,
     out_weight: Float[Tensor, "m h_e"] | None = None,
     key_reduction: str = "sum",
     return_code: bool = False,

@@ -210,8 +210,11 @@ class HypernetworkAttention(Projections):
     ) -> tuple[Tensor, Tensor | None]:
         """Attend with sequences filled up to one length, as a mask of the longest may cover more than they have."""
         query, key, value = tokens
-        if padding is not None or options["cache"] is not None or not all(x.is_nested for x in tokens):
-            raise ValueError("nested tensors need query, key and value nested, and no key_padding_mask or cache")
+        if padding is not None or options["cache"] is not None or not all(x.is_nested and x.dim() == 3 for x in tokens):
+            raise ValueError(
+                "nested tensors need query, key and value nested, sequences of (token, width) in each, and no "
+                "key_padding_mask or cache: their lengths say what is padding"
+            )
         if not self.batch_first:
             raise ValueError("nested tensors need batch_first=True: their first axis is the batch")
         (queries, missing), (keys, hidden) = nested.pad(query), nested.pad(key)
