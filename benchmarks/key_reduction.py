@@ -1,8 +1,8 @@
-"""Train a borrowed model, torch's encoder, whose attention is exchanged: what the size of HYLA's outputs does to training.
+"""Train a borrowed model, torch's encoder with its attention exchanged: what the size of HYLA's outputs does to it.
 
-Two layers of width 32 with 4 heads read 16 random symbols of 8 twice and predict the second time (chance: 2.08 nats). The
-encoder, its normalisation before each part and AdamW with a warm-up of 50 steps stay as a softmax model has them. Output
-sizes at initialisation are of one layer and normal inputs.
+Two layers of width 32 with 4 heads read 16 random symbols of 8 twice and predict the second time (chance: 2.08 nats).
+The encoder, its normalisation before each part and AdamW with a warm-up of 50 steps stay as a softmax model has them.
+Output sizes at initialisation are of one layer and normal inputs.
 
     python benchmarks/key_reduction.py --out key_reduction.csv
 """

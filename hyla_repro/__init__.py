@@ -13,7 +13,9 @@ __all__ = [
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from hyla_repro import attention, models, tasks
+    from hyla_repro import attention as attention
+    from hyla_repro import models as models
+    from hyla_repro import tasks as tasks
     from hyla_repro.attention import VARIANTS, HypernetworkAttention, KeyValueCache, hypernetwork_attention
     from hyla_repro.models import Transformer, TransformerConfig
 
