@@ -16,6 +16,9 @@ from conclude import MACHINE
 from hyla_repro.book.costs import MEASUREMENTS
 from hyla_repro.ledger.data_folder import DataFolder
 
+# Tables that other pages than the chapter on cost show.
+KNOWN = (*MEASUREMENTS, "key_reduction")
+
 
 def merge(before: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """Return the new rows after those of other machines."""
@@ -30,8 +33,8 @@ def main(files: Annotated[list[Path], typer.Argument(help="tables that a benchma
     """Check all files, then write them."""
     folder, tables = DataFolder(), {}
     for file in files:
-        if file.stem not in MEASUREMENTS:
-            raise typer.BadParameter(f"{file} is none of {', '.join(MEASUREMENTS)}: name it after its benchmark")
+        if file.stem not in KNOWN:
+            raise typer.BadParameter(f"{file} is none of {', '.join(KNOWN)}: name it after its benchmark")
         table, name = pd.read_csv(file), f"measurements/{file.stem}.csv"
         missing = {*MACHINE, "commit", "date"} - set(table.columns)
         if missing:

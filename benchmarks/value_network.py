@@ -22,7 +22,7 @@ from einops import einsum, rearrange
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from hyla_repro.attention import hypernetwork as attention
+from hyla_repro.attention import value_networks
 from hyla_repro.training.process import keep_freed_memory
 
 Form = Callable[[Tensor, Tensor], Tensor]
@@ -34,8 +34,9 @@ def with_limit(narrow: int) -> Form:
     """Return the library's own form, channel by channel up to heads of this width."""
 
     def form(code: Tensor, value: Tensor) -> Tensor:
-        attention._NARROW = narrow
-        return attention.hyper_relu(code, value, torch.relu)
+        value_networks._NARROW = narrow
+        heads_first = rearrange(value, "b k h d -> b h k d")
+        return rearrange(value_networks.hyper_relu(code, heads_first, torch.relu), "b h q d -> b q h d")
 
     return form
 

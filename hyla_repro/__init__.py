@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 from hyla_repro.lazy import exports
 
 __version__ = "0.1.0"
-__all__ = ["VARIANTS", "HypernetworkAttention", "Transformer", "TransformerConfig"]
+__all__ = [
+    "VARIANTS", "HypernetworkAttention", "KeyValueCache", "Transformer", "TransformerConfig", "hypernetwork_attention",
+]  # fmt: skip
 
 if TYPE_CHECKING:
-    from hyla_repro.attention import VARIANTS, HypernetworkAttention
+    from hyla_repro import attention as attention
+    from hyla_repro import models as models
+    from hyla_repro import tasks as tasks
+    from hyla_repro.attention import VARIANTS, HypernetworkAttention, KeyValueCache, hypernetwork_attention
     from hyla_repro.models import Transformer, TransformerConfig
 
 __getattr__, __dir__ = exports(
@@ -19,7 +24,10 @@ __getattr__, __dir__ = exports(
     {
         "VARIANTS": "hyla_repro.attention.variants",
         "HypernetworkAttention": "hyla_repro.attention.hypernetwork",
+        "KeyValueCache": "hyla_repro.attention.cache",
+        "hypernetwork_attention": "hyla_repro.attention.functional",
         "Transformer": "hyla_repro.models.transformer",
         "TransformerConfig": "hyla_repro.models.config",
     },
+    modules=("attention", "models", "tasks"),
 )

@@ -1,7 +1,6 @@
-"""Multi-head attention as a hypernetwork: normalisers, value networks and the module (sections 2 and 3)."""
+"""Multi-head attention as a hypernetwork: the module, which projects tokens and calls `attend` (sections 2 and 3)."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from einops import einsum, rearrange, reduce
@@ -9,106 +8,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hyla_repro.attention.masks import Masked, split_masks
+from hyla_repro.attention import nested
+from hyla_repro.attention.cache import Cache
+from hyla_repro.attention.functional import KEY_REDUCTIONS, attend, latent_code
+from hyla_repro.attention.masks import split_masks
+from hyla_repro.attention.normalizers import NORMALIZERS
+from hyla_repro.attention.projections import Projections
+from hyla_repro.attention.value_networks import VALUE_NETWORKS, Activation, as_activation
+from hyla_repro.attention.variants import VARIANTS, Variant
 from hyla_repro.errors import choose
 
-Code = Float[Tensor, "b h q k"]
-Value = Float[Tensor, "b k h d"]
-Mixed = Float[Tensor, "b q h d"]
-Inner = Float[Tensor, "h d d"] | None
-Activation = Callable[[Tensor], Tensor]
 
-# Up to this head width, channel by channel beats a batched product of tiny matrices: on a CPU at width 2 twice as
-# fast eager and 6 times compiled; and it never holds a (b, h, q, k, d) tensor (benchmarks/value_network.py).
-_NARROW = 4
-
-
-def softmax_over_keys(scores: Code, masked: Masked = None) -> Code:
-    """Normalise each head's scores over the keys; a query that may see no key gets the zero code, not NaN."""
-    if masked is None:
-        return scores.softmax(-1)
-    visible = scores.masked_fill(masked, torch.finfo(scores.dtype).min)
-    return visible.softmax(-1).masked_fill(masked, 0.0)
-
-
-def rms_over_heads(scores: Code, masked: Masked = None, eps: float = 1e-6) -> Code:
-    """Divide the code of each pair (q, k) by its root mean square over the heads (RMSHead).
-
-    Returns: dimensionless, RMS 1 over h wherever the scores are large against sqrt(eps); no learned scale.
-    Source: paper, definition of HYLA. Masked pairs have score 0 and so code 0.
-    """
-    scores = unnormalized(scores, masked)
-    return scores * torch.rsqrt(reduce(scores.square(), "b h q k -> b 1 q k", "mean") + eps)
-
-
-def unnormalized(scores: Code, masked: Masked = None) -> Code:
-    """Return the scores as they are, 0 at masked pairs (linear attention)."""
-    return scores if masked is None else scores.masked_fill(masked, 0.0)
-
-
-def _mix_heads(code: Code, value: Value) -> Float[Tensor, "b d q k"]:
-    """First generated layer: sum_h a[h,q,k] value[k,h] for every pair."""
-    if value.shape[-1] > _NARROW:
-        return einsum(code, value, "b h q k, b k h d -> b d q k")
-    channels = rearrange(value, "b k h d -> d b h 1 k")
-    return rearrange([(code * channel).sum(1) for channel in channels], "d b q k -> b d q k")
-
-
-def _mix_keys(code: Code, hidden: Float[Tensor, "b d q k"]) -> Mixed:
-    """Second generated layer up to W_h^out: sum_k a[h,q,k] hidden[q,k] for every query and head."""
-    if hidden.shape[1] > _NARROW:
-        return einsum(code, hidden, "b h q k, b d q k -> b q h d")
-    channels = rearrange(hidden, "b d q k -> d b 1 q k")
-    return rearrange([(code * channel).sum(-1) for channel in channels], "d b h q -> b q h d")
-
-
-def linear_value(code: Code, value: Value, activation: Activation, inner: Inner = None) -> Mixed:
-    """Generate one linear layer per pair: standard multi-head attention (section 2)."""
-    return einsum(code, value, "b h q k, b k h d -> b q h d")
-
-
-def relu_values(code: Code, value: Value, activation: Activation, inner: Inner = None) -> Mixed:
-    """Apply the activation to each head's value before mixing: a non-linearity the code does not shape."""
-    return linear_value(code, activation(value), activation)
-
-
-def hyper_linear(code: Code, value: Value, activation: Activation, inner: Inner = None) -> Mixed:
-    """Generate two linear layers from the same code: HYLA without its non-linearity."""
-    return _mix_keys(code, _mix_heads(code, value))
-
-
-def hyper_relu(code: Code, value: Value, activation: Activation, inner: Inner = None) -> Mixed:
-    """Generate both layers of a one-hidden-layer value network from the same code: HYLA (section 3)."""
-    hidden = activation(_mix_heads(code, value))
-    return _mix_keys(code, hidden)
-
-
-def hyper_deep(code: Code, value: Value, activation: Activation, inner: Inner = None) -> Mixed:
-    """Generate a third layer between the two of HYLA, from the basis `inner` (HYLA+)."""
-    assert inner is not None, "hyper_deep needs the (h, d, d) basis of its middle layer"
-    hidden = activation(_mix_heads(code, value))
-    # Every head's image of hidden comes first, so that the code contracts it like any other value.
-    images = einsum(hidden, inner, "b d q k, h d e -> b h q k e")
-    hidden = activation(rearrange((code.unsqueeze(-1) * images).sum(1), "b q k e -> b e q k"))
-    return _mix_keys(code, hidden)
-
-
-NORMALIZERS = {"softmax": softmax_over_keys, "rms_head": rms_over_heads, "none": unnormalized}
-VALUE_NETWORKS = {
-    "linear": linear_value,
-    "relu_values": relu_values,
-    "hyper_linear": hyper_linear,
-    "hyper_relu": hyper_relu,
-    "hyper_deep": hyper_deep,
-}
-
-
-class HypernetworkAttention(nn.Module):
+class HypernetworkAttention(Projections):
     """Multi-head attention whose latent code generates a value network for every pair (q, k).
 
-    With the defaults this is HYLA, with `normalizer="softmax", value_network="linear"` it is
-    `torch.nn.MultiheadAttention`, whose call, `state_dict` and constructor's keywords it shares, but for batch_first
-    (always), add_bias_kv and add_zero_attn (never).
+    With the defaults this is HYLA, with `variant="softmax"` it is `torch.nn.MultiheadAttention`, whose constructor,
+    call and `state_dict` it shares. `HypernetworkAttention.like(attention)` replaces one that exists.
 
         a[:, q, k] = normalizer(<W_h^query x_q, W_h^key x_k> / sqrt(d_k))                   latent code
         y_q = sum_k (sum_h a[h,q,k] W_h^out) activation(sum_h a[h,q,k] W_h^value x_k)       HYLA
@@ -118,99 +33,90 @@ class HypernetworkAttention(nn.Module):
         num_heads: number of heads h, the size of the latent code.
         dropout: probability of dropping an element of the normalised code in training.
         bias: add biases to the query, key, value and output projections.
+        add_bias_kv: let every query also see one key with a learned key and value.
+        add_zero_attn: let every query also see a key of zeros; its code is 0 unless the normaliser is softmax.
         kdim, vdim: width of the keys' and values' tokens, embed_dim if None.
-        batch_first: must be True.
-        normalizer, value_network: keys of NORMALIZERS and VALUE_NETWORKS; VARIANTS pairs them.
-        activation: non-linearity phi of the value network.
+        batch_first: tokens are (batch, token, width), else (token, batch, width).
+        variant: a key of VARIANTS, instead of normalizer and value_network.
+        normalizer, value_network: keys of NORMALIZERS and VALUE_NETWORKS; those of HYLA if None.
+        activation: non-linearity phi of the value network, "relu", "gelu" or a function.
         qk_dim, v_dim: total query/key and value widths over all heads, embed_dim if None.
+        key_reduction: "sum" over the keys as in the paper; "mean" and "root" divide each head's output by the number
+            of keys that the query sees, or by its root, so that outputs do not grow with the sequence.
 
-    Raises: ValueError for a width that does not split into heads, an unknown normalizer or value network.
+    Raises: ValueError for a width that does not split into heads, a value out of range, an unknown name.
     Source: paper, sections 2 and 3.
+    Differs: in torch, batch_first is False unless it is given.
     """
 
     def __init__(
         self,
-        embed_dim: int,
-        num_heads: int,
+        embed_dim: SupportsIndex,
+        num_heads: SupportsIndex,
         dropout: float = 0.0,
         bias: bool = True,
-        kdim: int | None = None,
-        vdim: int | None = None,
+        add_bias_kv: bool = False,
+        add_zero_attn: bool = False,
+        kdim: SupportsIndex | None = None,
+        vdim: SupportsIndex | None = None,
         batch_first: bool = True,
-        normalizer: str = "rms_head",
-        value_network: str = "hyper_relu",
-        activation: Activation = torch.relu,
-        qk_dim: int | None = None,
-        v_dim: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        variant: str | None = None,
+        normalizer: str | None = None,
+        value_network: str | None = None,
+        activation: str | Activation = "relu",
+        qk_dim: SupportsIndex | None = None,
+        v_dim: SupportsIndex | None = None,
+        key_reduction: str = "sum",
     ) -> None:
-        super().__init__()
-        if not batch_first:
-            raise ValueError("batch_first=False is not supported: pass tensors as (batch, token, width)")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout={dropout} is not a probability in [0, 1)")
-        self.embed_dim, self.num_heads, self.dropout, self.batch_first = embed_dim, num_heads, dropout, True
-        self.kdim, self.vdim = kdim or embed_dim, vdim or embed_dim
-        self.qk_dim, self.v_dim = qk_dim or embed_dim, v_dim or embed_dim
-        for name, width in (("embed_dim" if qk_dim is None else "qk_dim", self.qk_dim), ("v_dim", self.v_dim)):
-            if num_heads < 1 or width % num_heads:
-                raise ValueError(f"{name}={width} does not split into num_heads={num_heads} heads")
-        self.normalizer = choose("normalizer", normalizer, NORMALIZERS)
-        self.value_network = choose("value_network", value_network, VALUE_NETWORKS)
-        self.activation = activation
-        # nn.TransformerEncoderLayer asks for this before it replaces self_attn by a fused softmax kernel.
-        self._qkv_same_embed_dim = False
+        pair = _choose_pair(variant, normalizer, value_network)
+        _check_settings(dropout, bias=bias, add_bias_kv=add_bias_kv, add_zero_attn=add_zero_attn,
+                        batch_first=batch_first)  # fmt: skip
+        widths = {"kdim": kdim, "vdim": vdim, "qk_dim": qk_dim, "v_dim": v_dim}
+        deep, make = pair.value_network == "hyper_deep", {"device": device, "dtype": dtype}
+        super().__init__(embed_dim, num_heads, widths, bias, add_bias_kv, add_zero_attn, deep, make)
+        self.dropout, self.batch_first = float(dropout), batch_first
+        self.normalizer, self.value_network = pair
+        self.activation = as_activation(activation)
+        self.key_reduction = choose("key_reduction", key_reduction, KEY_REDUCTIONS)
 
-        make: dict[str, Any] = {"device": device, "dtype": dtype}
-        self._rows = [self.qk_dim, self.qk_dim, self.v_dim]
-        self._packed = self.kdim == self.vdim == embed_dim
-        if self._packed:
-            self.in_proj_weight = nn.Parameter(torch.empty(sum(self._rows), embed_dim, **make))
-        else:
-            for name, row, width in zip("qkv", self._rows, (embed_dim, self.kdim, self.vdim), strict=True):
-                self.register_parameter(f"{name}_proj_weight", nn.Parameter(torch.empty(row, width, **make)))
-        self.in_proj_bias = nn.Parameter(torch.empty(sum(self._rows), **make)) if bias else None
-        self.out_proj = nn.Linear(self.v_dim, embed_dim, bias=bias, **make)
-        inner = (num_heads, self.v_dim // num_heads, self.v_dim // num_heads)
-        self.inner_weight = nn.Parameter(torch.empty(inner, **make)) if value_network == "hyper_deep" else None
-        self.reset_parameters()
+    @classmethod
+    def like(cls, attention: nn.MultiheadAttention, **choices: Any) -> "HypernetworkAttention":
+        """Return hypernetwork attention with the sizes, layout and weights of torch's.
 
-    def reset_parameters(self) -> None:
-        """Draw the weights as nn.MultiheadAttention does; the generated middle layer has fan-in h * d."""
-        for weight in [self.in_proj_weight] if self._packed else self._in_weights():
-            nn.init.xavier_uniform_(weight)
-        for bias in () if self.in_proj_bias is None else (self.in_proj_bias, self.out_proj.bias):
-            nn.init.zeros_(bias)
-        if self.inner_weight is not None:
-            nn.init.normal_(self.inner_weight, std=self.v_dim**-0.5)
+        Args:
+            choices: keywords of the constructor such as variant; HYLA without any.
 
-    def _in_weights(self) -> tuple[Tensor, ...]:
-        if self._packed:
-            return self.in_proj_weight.split(self._rows)
-        return tuple(self.get_parameter(f"{name}_proj_weight") for name in "qkv")
+        Raises: ValueError as the constructor does.
+        """
+        weight, bias = attention.out_proj.weight, attention.in_proj_bias is not None
+        new = cls(
+            attention.embed_dim, attention.num_heads, attention.dropout, bias, attention.bias_k is not None,
+            attention.add_zero_attn, attention.kdim, attention.vdim, attention.batch_first, weight.device, weight.dtype,
+            **choices,
+        )  # fmt: skip
+        # HYLA+ has a middle layer that torch's attention cannot give.
+        new.load_state_dict(attention.state_dict(), strict=new.inner_weight is None)
+        return new.train(attention.training)
 
-    def _in_biases(self) -> tuple[Tensor | None, ...]:
-        return (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.split(self._rows)
+    def extra_repr(self) -> str:
+        """Say what the module computes, in the names of the constructor's arguments."""
+        names = {pair: name for name, pair in VARIANTS.items()}
+        variant = names.get(Variant(self.normalizer, self.value_network), "none of Table A1")
+        return (
+            f"{self.embed_dim}, {self.num_heads}, dropout={self.dropout}, batch_first={self.batch_first}, "
+            f"normalizer={self.normalizer!r}, value_network={self.value_network!r} ({variant}), "
+            f"key_reduction={self.key_reduction!r}"
+        )
 
-    def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
-        projected: tuple[Tensor, ...]
-        if self._packed and query is key and key is value:
-            projected = F.linear(query, self.in_proj_weight, self.in_proj_bias).split(self._rows, dim=-1)
-        else:
-            projected = tuple(map(F.linear, (query, key, value), self._in_weights(), self._in_biases()))
-        return tuple(rearrange(p, "b t (h d) -> b t h d", h=self.num_heads) for p in projected)
-
-    def _code(self, query: Tensor, key: Tensor, bias: Tensor | None, masked: Masked) -> Code:
-        """Return the normalised latent code of projected queries and keys."""
-        scores = einsum(query * query.shape[-1] ** -0.5, key, "b q h d, b k h d -> b h q k")
-        return NORMALIZERS[self.normalizer](scores if bias is None else scores + bias, masked)
-
+    # Nested tensors have no shape that an annotation of the tokens could check.
     def forward(
         self,
-        query: Float[Tensor, "b q m"],
-        key: Float[Tensor, "b k m_key"],
-        value: Float[Tensor, "b k m_value"],
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
         key_padding_mask: Tensor | None = None,
         need_weights: bool = True,
         attn_mask: Tensor | None = None,
@@ -219,42 +125,107 @@ class HypernetworkAttention(nn.Module):
         *,
         score_bias: Float[Tensor, "#b #h #q #k"] | None = None,
         code_scale: Float[Tensor, "#b #h #q #k"] | None = None,
-    ) -> tuple[Float[Tensor, "b q m"], Tensor | None]:
+        cache: Cache | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
         """Attend, and return the outputs with the latent code (b, h, q, k).
 
         Args:
+            query, key, value: (b, t, width), (t, b, width) if not batch_first, (t, width) without a batch; or nested.
             key_padding_mask: (b, k), True or -inf where a key is padding.
             need_weights: return the latent code, after dropout, as the second element.
-            attn_mask: (q, k) or (b*h, q, k); True or -inf removes a pair, finite numbers are added to the scores.
+            attn_mask: (q, k) or (b*h, q, k); True, -inf or any number up to MASKED_BELOW = -9000 removes a pair, other
+                numbers are added to the scores.
             average_attn_weights: return the code's mean over heads instead of the code.
             is_causal: without an attn_mask, let query q see keys up to q (aligned at the last key).
-            score_bias: finite numbers added to the scores, such as a relative position bias.
+            score_bias: finite numbers added to the scores, such as a relative position bias; never a mask.
             code_scale: factor on the normalised code, for dropout masks drawn by the caller.
+            cache: takes the keys and values (b, h, k, d) of these tokens, gives those of all so far: a `KeyValueCache`,
+                or a host library's own.
 
+        Returns: outputs in the layout of the query; the code, without batch (h, q, k), or None.
+        Raises: ValueError naming tokens or masks that do not fit.
         Differs: torch averages the weights by default, refuses is_causal without a mask, and returns NaN for a
             query that sees no key, whose code is 0 here.
         """
-        for name, tokens in (("query", query), ("key", key), ("value", value)):
-            if tokens.ndim != 3:
-                raise ValueError(
-                    f"{name} has shape {tuple(tokens.shape)}, needs (batch, token, width): unsqueeze(0) one"
-                )
-        if query.is_nested:
-            raise ValueError("nested tensors are not supported: build TransformerEncoder(enable_nested_tensor=False)")
-        shape = (query.shape[0], self.num_heads, query.shape[1], key.shape[1])
+        if query.is_nested or key.is_nested or value.is_nested:
+            return self._forward_nested(
+                (query, key, value), key_padding_mask, attn_mask, need_weights=need_weights, cache=cache,
+                average_attn_weights=average_attn_weights, is_causal=is_causal, score_bias=score_bias,
+                code_scale=code_scale,
+            )  # fmt: skip
+        self._check_tokens(query, key, value)
+        if query.ndim == 2 and key_padding_mask is not None:
+            key_padding_mask = rearrange(_unbatched(key_padding_mask), "k -> 1 k")
+        queries, keys, values = self._project(*self._batches_first(query, key, value))
+        if cache is not None:
+            keys, values = cache(keys, values)
+        n_keys = keys.shape[2]
+        shape = (*queries.shape[:3], n_keys)
         bias, masked = split_masks(attn_mask, key_padding_mask, is_causal, shape, query.device)
         bias = score_bias if bias is None else bias if score_bias is None else bias + score_bias
-        queries, keys, values = self._project(query, key, value)
-        code = self._code(queries, keys, bias, masked)
-        if code_scale is not None:
-            code = code * code_scale
-        if self.dropout and self.training:
-            code = F.dropout(code, self.dropout)
-        mixed = VALUE_NETWORKS[self.value_network](code, values, self.activation, self.inner_weight)
-        output = self.out_proj(rearrange(mixed, "b q h d -> b q (h d)"))
+        mixed, code = attend(
+            queries, *self._add_keys(keys, values), self._cover_added(bias, n_keys),
+            self._cover_added(masked, n_keys), normalizer=self.normalizer, value_network=self.value_network,
+            activation=self.activation, inner_weight=self.inner_weight, key_reduction=self.key_reduction,
+            code_scale=self._cover_added(code_scale, n_keys, 1.0), dropout=self.dropout if self.training else 0.0,
+        )  # fmt: skip
+        output = self.out_proj(rearrange(mixed, "b h q d -> b q (h d)"))
         if average_attn_weights:
             code = reduce(code, "b h q k -> b q k", "mean")
-        return output, code if need_weights else None
+        if query.ndim == 2:
+            return output[0], code[0] if need_weights else None
+        return output if self.batch_first else rearrange(output, "b q m -> q b m"), code if need_weights else None
+
+    def _check_tokens(self, query: Tensor, key: Tensor, value: Tensor) -> None:
+        layout = "(batch, token, width)" if self.batch_first else "(token, batch, width)"
+        widths = {"embed_dim": self.embed_dim, "kdim": self.kdim, "vdim": self.vdim}
+        named = {"query": query, "key": key, "value": value}
+        for (name, tokens), (size, width) in zip(named.items(), widths.items(), strict=True):
+            if tokens.ndim not in (2, 3) or tokens.ndim != query.ndim:
+                raise ValueError(f"{name} has shape {tuple(tokens.shape)}, needs {layout}, or all three (token, width)")
+            if tokens.shape[-1] != width:
+                raise ValueError(f"{name} has shape {tuple(tokens.shape)}, its last axis must be {size}={width}")
+        if tuple(key.shape[:-1]) != tuple(value.shape[:-1]):
+            raise ValueError(
+                f"key has shape {tuple(key.shape)}, value {tuple(value.shape)}: both need the same tokens and batch"
+            )
+        axis = 0 if self.batch_first else 1
+        if query.ndim == 3 and query.shape[axis] != key.shape[axis]:
+            raise ValueError(
+                f"query has shape {tuple(query.shape)}, key {tuple(key.shape)}: both need the same batch, and "
+                f"batch_first={self.batch_first} means {layout}; expand one that all share"
+            )
+
+    def _batches_first(self, *tokens: Tensor) -> tuple[Tensor, ...]:
+        """Return tokens as (b, t, m); where all three are one tensor, they stay one, which is projected at once."""
+        if tokens[0].ndim == 3 and self.batch_first:
+            return tokens
+        pattern = "t m -> 1 t m" if tokens[0].ndim == 2 else "t b m -> b t m"
+        if tokens[0] is tokens[1] and tokens[1] is tokens[2]:
+            return (rearrange(tokens[0], pattern),) * 3
+        return tuple(rearrange(x, pattern) for x in tokens)
+
+    def _forward_nested(
+        self, tokens: tuple[Tensor, Tensor, Tensor], padding: Tensor | None, attn_mask: Tensor | None, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend with sequences filled up to one length, as a mask of the longest may cover more than they have."""
+        query, key, value = tokens
+        if padding is not None or options["cache"] is not None or not all(x.is_nested and x.dim() == 3 for x in tokens):
+            raise ValueError(
+                "nested tensors need query, key and value nested, sequences of (token, width) in each, and no "
+                "key_padding_mask or cache: their lengths say what is padding"
+            )
+        if not self.batch_first:
+            raise ValueError("nested tensors need batch_first=True: their first axis is the batch")
+        (queries, missing), (keys, hidden) = nested.pad(query), nested.pad(key)
+        # One tensor stays one, so that it is projected at once.
+        values = keys if value is key else nested.pad(value)[0]
+        if query is key:
+            queries = keys
+        if attn_mask is not None:
+            attn_mask = attn_mask[..., : queries.shape[1], : keys.shape[1]]
+        output, code = self.forward(queries, keys, values, hidden, attn_mask=attn_mask, **options)
+        return nested.pack(output, missing, query), code
 
     def value_network_weights(
         self, query: Float[Tensor, "b q m"], key: Float[Tensor, "b k m_key"]
@@ -264,18 +235,16 @@ class HypernetworkAttention(nn.Module):
         Standard attention has one, W_{q,k} = sum_h a[h,q,k] W_h^out W_h^value, HYLA two, HYLA+ three. Without
         biases, y_q is the sum over k of that network applied to x_k, exactly.
 
-        Returns: matrices (b, q, k, out, in).
+        Returns: matrices (b, q, k, out, in), those of key_reduction="sum".
         Raises: ValueError for relu_values, whose non-linearity stands outside what the code generates.
         """
         if self.value_network == "relu_values":
             raise ValueError("value_network='relu_values' generates no value network: use hyper_relu or another one")
         (w_q, w_k, w_v), (b_q, b_k, _) = self._in_weights(), self._in_biases()
-        heads = {"h": self.num_heads}
-        queries, keys = F.linear(query, w_q, b_q), F.linear(key, w_k, b_k)
-        queries, keys = (rearrange(p, "b t (h d) -> b t h d", **heads) for p in (queries, keys))
-        code = self._code(queries, keys, None, None)
-        inside = rearrange(w_v, "(h d) m -> h d m", **heads)
-        outside = rearrange(self.out_proj.weight, "m (h d) -> h m d", **heads)
+        queries, keys = self._heads(F.linear(query, w_q, b_q)), self._heads(F.linear(key, w_k, b_k))
+        code = latent_code(queries, keys, None, None, self.normalizer)
+        inside = rearrange(w_v, "(h d) m -> h d m", h=self.num_heads)
+        outside = rearrange(self.out_proj.weight, "m (h d) -> h m d", h=self.num_heads)
         if self.value_network == "linear":
             bases = [einsum(outside, inside, "h m d, h d n -> h m n")]
         elif self.inner_weight is None:
@@ -283,3 +252,30 @@ class HypernetworkAttention(nn.Module):
         else:
             bases = [inside, rearrange(self.inner_weight, "h d e -> h e d"), outside]
         return tuple(einsum(code, basis, "b h q k, h i j -> b q k i j") for basis in bases)
+
+
+def _unbatched(key_padding_mask: Tensor) -> Tensor:
+    if key_padding_mask.ndim != 1:
+        raise ValueError(f"key_padding_mask has shape {tuple(key_padding_mask.shape)}, needs (key,) without a batch")
+    return key_padding_mask
+
+
+def _choose_pair(variant: str | None, normalizer: str | None, value_network: str | None) -> Variant:
+    if variant is not None and not normalizer == value_network is None:
+        raise ValueError(
+            f"variant={variant!r} has its normalizer and value_network already, and normalizer={normalizer!r}, "
+            f"value_network={value_network!r} were given too: give the one or the other"
+        )
+    pair = VARIANTS[choose("variant", "hyla" if variant is None else variant, VARIANTS)]
+    return Variant(
+        pair.normalizer if normalizer is None else choose("normalizer", normalizer, NORMALIZERS),
+        pair.value_network if value_network is None else choose("value_network", value_network, VALUE_NETWORKS),
+    )
+
+
+def _check_settings(dropout: float, **flags: bool) -> None:
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise ValueError(f"{name}={flag!r} is not True or False: positions are those of nn.MultiheadAttention")
+    if not 0.0 <= dropout <= 1.0:
+        raise ValueError(f"dropout={dropout} is not a probability in [0, 1]")

@@ -58,6 +58,9 @@ class Batch(Protocol):
     @property
     def targets(self) -> "Tensor": ...
 
+    def to(self, device: Any) -> "Batch":
+        """Return the batch on a device."""
+
 
 @runtime_checkable
 class Task(TaskSettings, Protocol):

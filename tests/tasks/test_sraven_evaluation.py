@@ -263,3 +263,13 @@ def test_problems_outside_the_batch_are_refused(index: int) -> None:
             ValueError, match=rf"index={index} is out of range: use 0 to 1; it is a problem of the batch"
         ):
             call(task, task.batch("test", 0, 2), index)
+
+
+def test_score_by_symbol_counts_each_symbol(small: EvaluationSet) -> None:
+    targets = small.problems["test"].targets
+    wrong = targets.clone()
+    wrong[0, 0] = (wrong[0, 0] + 1) % small.task.n_values
+    assert score({"test": wrong}, small)["test"] == pytest.approx(6 / 7)
+    assert score({"test": wrong}, small, by="symbol")["test"] == pytest.approx(1 - 1 / targets.numel())
+    with pytest.raises(ValueError, match="unknown by 'symbols': did you mean 'symbol'"):
+        score({"test": wrong}, small, by="symbols")

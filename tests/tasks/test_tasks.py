@@ -26,3 +26,11 @@ def test_batch_that_cannot_be_is_refused(name: str, step: int, size: int, messag
 def test_the_last_step_is_one_of_its_own(name: str) -> None:
     first, last = (TASKS[name]().batch("train", step, 2).inputs for step in (0, 2**63 - 1))
     assert not torch.equal(first, last)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_batch_moves_to_a_device_as_a_whole(name: str) -> None:
+    batch = TASKS[name]().batch("train", 0, 2)
+    moved = batch.to("meta")
+    assert type(moved) is type(batch)
+    assert [(part.device.type, part.shape) for part in moved] == [("meta", part.shape) for part in batch]

@@ -37,6 +37,10 @@ class FuzzyLogicBatch(NamedTuple):
     targets: Float[Tensor, "b 1"]
     terms: Int[Tensor, "b k"]
 
+    def to(self, device: torch.device | str) -> "FuzzyLogicBatch":
+        """Return the batch on a device."""
+        return FuzzyLogicBatch(*(part.to(device) for part in self))
+
 
 def evaluate(terms: Int[Tensor, "b k v"], x: Float[Tensor, "b t v"]) -> Float[Tensor, "b t"]:
     """Return the fuzzy truth value of the disjunction of k conjunctions (Zadeh: and = min, or = max).

@@ -72,15 +72,19 @@ def evaluation_set(
     return EvaluationSet(task, drawn)
 
 
-def score(predictions: Mapping[str, Any], evaluation: EvaluationSet | None = None) -> dict[str, float]:
+def score(
+    predictions: Mapping[str, Any], evaluation: EvaluationSet | None = None, by: str = "problem"
+) -> dict[str, float]:
     """Return the accuracy of predictions for each split: a problem counts when all its symbols are right.
 
     Args:
         predictions: split to whole numbers (problems, k), tensors or arrays; any of the splits of the set.
         evaluation: the problems, in the order of the predictions; `evaluation_set()` if None.
+        by: "problem", or "symbol" for the share of single symbols that are right.
 
     Raises: ValueError for predictions that are no mapping, of an unknown split, or of a wrong shape, kind or value.
     """
+    choose("by", by, ("problem", "symbol"))
     evaluation = evaluation or evaluation_set()
     if not isinstance(predictions, Mapping) or not predictions:
         raise ValueError(
@@ -91,7 +95,7 @@ def score(predictions: Mapping[str, Any], evaluation: EvaluationSet | None = Non
     for split, given in predictions.items():
         targets = evaluation.problems[choose("split", split, evaluation.problems)].targets
         right = _checked(given, split, targets, evaluation.task.n_values) == targets
-        accuracy[split] = right.all(-1).double().mean().item()
+        accuracy[split] = (right.all(-1) if by == "problem" else right).double().mean().item()
     return accuracy
 
 

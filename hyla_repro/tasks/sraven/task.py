@@ -44,6 +44,10 @@ class SRavenBatch(NamedTuple):
     rules: Int[Tensor, "b k"]
     permutations: Int[Tensor, "b column k"]
 
+    def to(self, device: torch.device | str) -> "SRavenBatch":
+        """Return the batch on a device."""
+        return SRavenBatch(*(part.to(device) for part in self))
+
 
 @dataclass(frozen=True)
 class SRaven(SRavenSettings):
