@@ -11,13 +11,14 @@ if TYPE_CHECKING:
         FuzzyLogic,
         FuzzyLogicBatch,
         evaluate,
+        formula,
         function_images,
         split_matrix,
     )
 
 __all__ = [
-    "SPLITS", "EvaluationSet", "FuzzyLogic", "FuzzyLogicBatch", "evaluate", "evaluation_set", "function_images",
-    "score", "split_matrix",
+    "SPLITS", "EvaluationSet", "FuzzyLogic", "FuzzyLogicBatch", "evaluate", "evaluation_set", "formula",
+    "function_images", "score", "split_matrix",
 ]  # fmt: skip
 
 _OF_SETS = ("EvaluationSet", "evaluation_set", "score")
