@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
         shown = list(map(str, self.effects))
         if len(shown) > _SHOWN:
             clear = sum(effect.low > 0 for effect in self.effects)
-            closest = min(self.effects, key=lambda effect: effect.low / (effect.high - effect.low))
+            closest = min(self.effects, key=lambda effect: effect.low / max(effect.high - effect.low, 1e-12))
             shown = [f"{clear} of {len(shown)} clear, least so {closest}"]
         counts = " or ".join(str(n) for n in sorted({effect.n for effect in self.effects}))
         return "; ".join([*shown, f"{counts} {self.effects[0].unit}"])

@@ -273,6 +273,12 @@ def test_few_effects_are_all_printed_and_many_by_the_one_that_decides() -> None:
     assert (many.evidence, many.words) == (expected, f"scores; {expected}; **weak**: near the floor")
 
 
+def test_effects_without_any_spread_are_printed_too() -> None:
+    point = Effect("nothing", 0.0, 0.0, 0.0, float("nan"), 3)
+    many = Outcome("scores", (*effects(2.0, 3.0, 4.0), point))
+    assert many.evidence == "3 of 4 clear, least so nothing 0.0 (0.0\xa0to\xa00.0); 3 seeds"
+
+
 def test_numbers_of_seeds_are_told_apart() -> None:
     assert Outcome("", effects(2.0) + effects(3.0, n=10)).evidence.endswith("; 3 or 10 seeds")
 
