@@ -142,9 +142,8 @@ def neighbours_table(probes: pd.DataFrame, runs: Iterable[Experiment]) -> pd.Dat
     shares = shares.rename(columns={"trained": "after training", "untrained": "before training"})
     controls = table.groupby(["stream", "variant", "layer"])[["place", "neighbours_chance"]].mean()
     whole = shares.join(controls.rename(columns={"place": "place alone", "neighbours_chance": "chance"}))
-    order = pd.MultiIndex.from_product(
-        [STREAMS[::-1], METHODS, sorted(probes["layer"].unique())], names=whole.index.names
-    )
+    axes = [STREAMS[::-1], METHODS, sorted(probes["layer"].unique())]
+    order = pd.MultiIndex.from_product(axes, names=whole.index.names)
     return (100 * whole.reindex(order)).rename(index=NAMES).round(1)
 
 
