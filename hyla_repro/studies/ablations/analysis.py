@@ -51,7 +51,8 @@ def correlations(probes: pd.DataFrame) -> pd.DataFrame:
 
 def _correlation(ranks: pd.DataFrame) -> dict[str, object]:
     rho = ranks.corr(method="spearman")
-    whole = rank_correlation("", ranks["probe"], ranks["heldout"])
+    # Three runs have no interval.
+    whole = rank_correlation("", ranks["probe"].tolist(), ranks["heldout"].tolist()) if len(ranks) > 3 else ""
     given = _partial(rho.loc["probe", "heldout"], rho.loc["probe", "test"], rho.loc["heldout", "test"])
     return {
         "runs": len(ranks), "probe with held-out score": str(whole).strip(),

@@ -326,7 +326,7 @@ def table_of_ranks(means: pd.DataFrame) -> pd.DataFrame:
     }
     table = pd.DataFrame(cosines).T.rename_axis(["variant", "model", "seed"])
     averaged = table.groupby(level=["variant", "model"]).mean()
-    by_seed = table.rank(axis=1, ascending=False)[_PAIR].unstack("seed").rename(columns="seed {}".format)
-    ranks = by_seed.assign(average=averaged.rank(axis=1, ascending=False)[_PAIR]).rename_axis(columns=None)
+    ours, average = (cosine.rank(axis=1, ascending=False, method="min")[_PAIR] for cosine in (table, averaged))
+    ranks = ours.unstack("seed").rename(columns="seed {}".format).assign(average=average).rename_axis(columns=None)
     order = pd.MultiIndex.from_product([METHODS, ["untrained", "trained"]], names=ranks.index.names)
     return ranks.reindex(order).astype("Int64").rename(index=NAMES)
