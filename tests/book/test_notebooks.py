@@ -97,9 +97,8 @@ def test_every_parameter_is_used(chapter):
     nodes = [node for cell in code_cells(notebook)[1:] for node in ast.walk(ast.parse(cell.source))]
     names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     if "preset" in parameters(notebook):
-        # notebook.start takes all three and trains; the chapter goes on with what it returns for the preset.
-        of_preset = {"shown.best", "shown.runs", "shown.results", "shown.analysis", "shown.curves"}
-        assert of_preset & {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
+        # notebook.start takes all three and trains; the chapter goes on with what it returns.
+        assert "shown" in names
     else:
         unused = sorted(set(parameters(notebook)) - names)
         assert not unused, f"{path.name} never uses {unused}"

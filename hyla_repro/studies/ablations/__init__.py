@@ -1,4 +1,4 @@
-"""Both tasks: what each part of HYLA is worth."""
+"""Both tasks: what each part of HYLA is worth, and whether models whose codes tell more compose better."""
 
 from hyla_repro.lazy import later
 from hyla_repro.studies.ablations import runs
@@ -9,6 +9,8 @@ ABLATIONS = Study(
     title="Both tasks",
     chapters=(
         Chapter("tablea1", runs.table_a1),
+        # Its tables are those of fig2b and fig5f, each computed for the runs of its own task.
+        Chapter("decodability", runs.codes),
         Chapter("dropout", runs.dropout, page=False, section=later("hyla_repro.studies.ablations.controls", "dropout")),
     ),
     claims=later("hyla_repro.studies.ablations.claims", "claims"),

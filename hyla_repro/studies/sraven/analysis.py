@@ -1,5 +1,7 @@
-"""How many SRAVEN problems there are, and how many of them have more than one answer (Figure 3)."""
+"""How many SRAVEN problems there are, how many have more than one answer, and what held-out tasks ask (Figure 3)."""
 
+from collections.abc import Iterable
+from itertools import combinations
 from math import factorial
 
 import pandas as pd
@@ -35,3 +37,23 @@ def ambiguity(task: SRaven, problems: int) -> pd.DataFrame:
             "best possible accuracy": f"{100 * probability.mean().item():.1f} %",
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def pairs_shown(sizes: Iterable[int] = (2, 3, 4), seeds: Iterable[int] = (0, 1, 2)) -> pd.DataFrame:
+    """Return, by number of features and seed, what training tasks show of the rules and pairs of held-out ones.
+
+    Every pair of rules within a held-out task counts; a pair is shown if a training task has both, among others.
+    """
+    rows = {(f"K = {size}", seed): _pairs(SRaven(n_features=size, seed=seed)) for size in sizes for seed in seeds}
+    return pd.DataFrame(rows).T.rename_axis(["features", "seed"])
+
+
+def _pairs(task: SRaven) -> dict[str, str]:
+    train, heldout = (task.multisets[pool].tolist() for pool in ("train", "heldout"))
+    shown = {pair for rules in train for pair in combinations(rules, 2)}
+    asked = [pair in shown for rules in heldout for pair in combinations(rules, 2)]
+    counts = [sum(rule in rules for rules in train) for rule in range(len(SRAVEN_RULES))]
+    return {
+        "training tasks per rule": f"{min(counts)} to {max(counts)}", "held-out tasks": f"{len(heldout)}",
+        "pairs of rules in them": f"{len(asked)}", "shown in training": f"{sum(asked)}",
+    }  # fmt: skip

@@ -4,7 +4,7 @@
 problem, one per feature, and each continues a feature that follows one rule.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +14,10 @@ from einops import rearrange
 from jaxtyping import Float, Int
 
 from hyla_repro.experiment import Experiment
+from hyla_repro.results.effects import paired
+from hyla_repro.results.methods import METHODS, NAMES
 from hyla_repro.studies.codes import as_features, in_the_plane, linear_probe, own_codes, trained, with_control
+from hyla_repro.tasks.sraven import SRaven
 from hyla_repro.tasks.sraven.settings import SRAVEN_RULES
 from hyla_repro.training.stack import CHUNK, Stack
 
@@ -107,6 +110,64 @@ def _same_rule(codes: np.ndarray, rules: np.ndarray) -> float:
     # Without points of its own, `kneighbors` leaves each point out of its neighbours.
     near = NearestNeighbors(n_neighbors=_NEIGHBOURS).fit(codes).kneighbors(return_distance=False)
     return float((rules[near] == rules[:, None]).mean())
+
+
+def share_by_place(run: Experiment, stream: str) -> float:
+    """Return the share of a held-out code's neighbours that would be of its rule if a code told its place and no more.
+
+    The place of a symbol tells of its rule in the paper's streams, whatever a model has learned. This is the control of
+    `neighbours` in `rule_decoding_table`, over the same problems.
+
+    Args:
+        stream: one of STREAMS.
+    """
+    task = run.build_task()
+    assert isinstance(task, SRaven)
+    problems = -(-_NEIGHBOUR_POINTS // task.n_read)
+    sizes = (min(CHUNK, problems - start) for start in range(0, problems, CHUNK))
+    batches = [task.batch(f"heldout_{stream}", step, size) for step, size in enumerate(sizes)]
+    rules = np.concatenate([batch.rules.gather(-1, batch.permutations[:, -1]).numpy() for batch in batches])
+    return float(np.mean([((np.bincount(place) / len(place)) ** 2).sum() for place in rules.T]))
+
+
+def neighbours_table(probes: pd.DataFrame, runs: Iterable[Experiment]) -> pd.DataFrame:
+    """Return the share of neighbours of the same rule in percent, by stream, method and layer, with its controls.
+
+    Args:
+        probes: rows of `rule_decoding_table` of models of one depth, with variant and seed.
+        runs: those of the probes, for what the place alone tells.
+    """
+    table = _with_place(probes, runs)
+    shares = table.pivot_table("neighbours", index=["stream", "variant", "layer"], columns="model")
+    shares = shares.rename(columns={"trained": "after training", "untrained": "before training"})
+    controls = table.groupby(["stream", "variant", "layer"])[["place", "neighbours_chance"]].mean()
+    whole = shares.join(controls.rename(columns={"place": "place alone", "neighbours_chance": "chance"}))
+    axes = [STREAMS[::-1], METHODS, sorted(probes["layer"].unique())]
+    order = pd.MultiIndex.from_product(axes, names=whole.index.names)
+    return (100 * whole.reindex(order)).rename(index=NAMES).round(1)
+
+
+def lead_over_place(probes: pd.DataFrame, runs: Iterable[Experiment]) -> pd.DataFrame:
+    """Return by how many points neighbours of the last layer share the rule more often than places, unpermuted.
+
+    Returns: a row per method: every seed, and the mean with its 95 % interval.
+    """
+    table = _with_place(probes, runs)
+    last = table[(table["stream"] == "unpermuted") & (table["model"] == "trained")
+                 & (table["layer"] == table["layer"].max())].set_index(["variant", "seed"])  # fmt: skip
+    leads = (100 * (last["neighbours"] - last["place"])).unstack()
+    effects = {method: str(paired("", leads.loc[method])).strip() for method in leads.index}
+    columns = leads.map("{:.1f}".format).replace("-", "−", regex=True).rename(columns="seed {}".format)
+    return columns.assign(mean=pd.Series(effects)).reindex(METHODS).rename(index=NAMES).rename_axis(None)
+
+
+def _with_place(probes: pd.DataFrame, runs: Iterable[Experiment]) -> pd.DataFrame:
+    """Return probes with `share_by_place` of their run and stream as `place`."""
+    shown = {run.id: run for run in runs if run.id in set(probes["id"])}
+    # The place is the task's alone, so methods of one seed share it.
+    known = {(run.seed, stream): run for run in shown.values() for stream in STREAMS}
+    place = {key: share_by_place(run, key[1]) for key, run in known.items()}
+    return probes.assign(place=[place[key] for key in zip(probes["seed"], probes["stream"], strict=True)])
 
 
 def mean_code_table(
