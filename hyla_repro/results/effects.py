@@ -60,17 +60,27 @@ def unpaired(name: str, first: pd.Series, second: pd.Series, digits: int = 1) ->
     return Effect(name, float(first.mean() - second.mean()), low, high, float(test.pvalue), count, digits)
 
 
-def published(name: str, first: tuple[float, float], second: tuple[float, float], n: int = 3) -> Effect:
-    """Return the effect of first minus second, each a published mean and standard error over n seeds (Welch's t).
+class Published(NamedTuple):
+    """A mean with its standard error over n seeds, of which no more is known."""
+
+    mean: float
+    error: float
+    n: int = 3
+
+
+def published(name: str, first: Published, second: Published) -> Effect:
+    """Return the effect of first minus second (Welch's t).
 
     Seeds of a paper may share their splits; then this interval is too wide.
     """
-    (mean, error), (other, other_error) = first, second
-    test = stats.ttest_ind_from_stats(mean, error * n**0.5, n, other, other_error * n**0.5, n, equal_var=False)
-    joint = float(np.hypot(error, other_error))
-    freedom = joint**4 * (n - 1) / (error**4 + other_error**4)
-    low, high = stats.t.interval(LEVEL, freedom, mean - other, joint)
-    return Effect(name, mean - other, float(low), float(high), float(test.pvalue), n)
+    spreads = [side.error * side.n**0.5 for side in (first, second)]
+    test = stats.ttest_ind_from_stats(
+        first.mean, spreads[0], first.n, second.mean, spreads[1], second.n, equal_var=False
+    )
+    joint = float(np.hypot(first.error, second.error))
+    freedom = joint**4 / sum(side.error**4 / (side.n - 1) for side in (first, second))
+    low, high = stats.t.interval(LEVEL, freedom, first.mean - second.mean, joint)
+    return Effect(name, first.mean - second.mean, float(low), float(high), float(test.pvalue), min(first.n, second.n))
 
 
 def rank_correlation(name: str, first: Sequence[float] | pd.Series, second: Sequence[float] | pd.Series) -> Effect:

@@ -13,6 +13,7 @@ from hyla_repro.results.effects import (
     REPRODUCED,
     UNDECIDED,
     Effect,
+    Published,
     decide,
     holm,
     paired,
@@ -100,7 +101,7 @@ def test_unpaired_of_unequal_spreads_by_hand() -> None:
 
 def test_published_by_hand() -> None:
     """Equal errors of 3 seeds each are an ordinary t test with 4 degrees of freedom."""
-    found = published("x", (20.0, 3.0), (10.0, 3.0))
+    found = published("x", Published(20.0, 3.0), Published(10.0, 3.0))
     reach = T_4 * math.sqrt(18)
     assert (found.value, found.low, found.high) == pytest.approx((10.0, 10 - reach, 10 + reach), abs=1e-3)
     assert found.n == 3
@@ -111,7 +112,7 @@ def test_published_by_hand() -> None:
 
 def test_published_numbers_of_table_a1() -> None:
     """HYLA over softmax attention on fuzzy logic, in the paper: 81.13 +- 7.77 against 63.28 +- 2.31."""
-    found = published("x", (81.13, 7.77), (63.28, 2.31))
+    found = published("x", Published(81.13, 7.77), Published(63.28, 2.31))
     assert (found.value, found.low, found.high) == pytest.approx((17.85, -12.5, 48.2), abs=0.1)
     assert found.p == pytest.approx(0.14, abs=0.01)
     assert decide([found]) == UNDECIDED

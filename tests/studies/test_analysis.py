@@ -16,8 +16,8 @@ from hyla_repro.studies.fuzzy_logic.analysis import coverage
 from hyla_repro.studies.fuzzy_logic.codes import gain_by_training
 from hyla_repro.studies.fuzzy_logic.figures import fig2b
 from hyla_repro.studies.sraven.analysis import pairs_shown
-from hyla_repro.studies.sraven.claims import leads_of_the_pair, table_of_leads, table_of_ranks
 from hyla_repro.studies.sraven.codes import lead_over_place, neighbours_table, share_by_place
+from hyla_repro.studies.sraven.pairs import leads_of_the_pair, table_of_leads, table_of_ranks
 from hyla_repro.studies.sraven.runs import sraven
 from hyla_repro.tasks import FuzzyLogic
 from hyla_repro.tasks.sraven.settings import SRAVEN_RULES

@@ -19,7 +19,7 @@ from hyla_repro.results.methods import METHODS
 from hyla_repro.results.store import PAPER, Store
 from hyla_repro.studies import experiments
 from hyla_repro.studies.rules import cut, main_point
-from hyla_repro.studies.sraven.claims import leads_of_the_pair, table_of_leads
+from hyla_repro.studies.sraven.pairs import leads_of_the_pair, table_of_leads
 from hyla_repro.studies.sraven.runs import MEAN_CODES, RULE_DECODING
 from hyla_repro.tasks.sraven.settings import SRAVEN_RULES
 

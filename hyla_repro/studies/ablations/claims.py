@@ -10,6 +10,7 @@ from hyla_repro.results.effects import (
     MIN_SEEDS,
     REPRODUCED,
     Effect,
+    Published,
     decide,
     paired,
     published,
@@ -85,8 +86,8 @@ def leads_in_the_paper(store: Store | None, task: str, others: tuple[str, ...]) 
     """Return by how much HYLA leads rows of the paper's Table A1, from its means and standard errors of 3 seeds."""
     table = paper_values(store)
     rows = table[table["task"] == task].set_index("variant")[["value", "standard_error"]]
-    hyla = tuple(rows.loc["hyla"])
-    return [published(f"HYLA minus {NAMES[other]}", hyla, tuple(rows.loc[other])) for other in others]
+    hyla, *rest = (Published(*rows.loc[name]) for name in ("hyla", *others))
+    return [published(f"HYLA minus {NAMES[other]}", hyla, row) for other, row in zip(others, rest, strict=True)]
 
 
 def _leads(results: Results, task: str, others: tuple[str, ...]) -> Outcome:
@@ -115,7 +116,8 @@ def level(variant: str, value: float, error: float, task: str) -> Callable[[Resu
         if not enough(table, [variant]):
             return missing()
         row = table.loc[variant]
-        effect = published("minus the paper's", (row["heldout"], row["heldout_se"]), (value, error))
+        ours = Published(row["heldout"], row["heldout_se"], int(row["n"]))
+        effect = published("minus the paper's", ours, Published(value, error))
         verdict = REPRODUCED if effect.low <= 0 <= effect.high else CONTRADICTED
         return Outcome(show(row), (effect,), verdict=verdict)
 
