@@ -96,7 +96,7 @@ def readme_section(found: Sequence[Verdict]) -> str:
     rows = [[entry.claim.statement, entry.label + (", weak" if entry.outcome.weak else ""),
              entry.outcome.evidence or entry.outcome.ours]
             for entry in found if not entry.claim.level]  # fmt: skip
-    return table(["claim of the paper", "verdict", "effect (95 % interval)"], rows)
+    return table(["claim", "verdict", "effect (95 % interval)"], rows)
 
 
 def luck_section(found: Sequence[Verdict]) -> str:

@@ -9,6 +9,7 @@ from hyla_repro.results.summary import Results
 
 MISSING = "not all runs yet"
 NO_NUMBER = "no printed number"
+OURS = "our own question"
 # What claims are about, in the order of the report.
 TOPICS = {
     "facts": "The identity, and facts of the tasks",

@@ -140,10 +140,7 @@ def code_twice_wins(results: Results) -> Outcome:
         f"lowest of the five: {NAMES[lowest]} {low.min():.1f}; highest of the four: {NAMES[highest]} {high.max():.1f}"
     )
     every = [effect for one in TWICE for effect in leads(results, one, ONCE, FIGURE, FUZZY_LOGIC)]
-    # Twenty differences are too many to print: the closest one shows what decides.
-    closest = min(every, key=lambda effect: effect.low)
-    clear = sum(effect.low > 0 for effect in every)
-    return Outcome(f"{text}; {clear} of {len(every)} differences are clear; the least clear", (closest,), decide(every))
+    return Outcome(text, tuple(every))
 
 
 def code_twice_wins_on_average(results: Results) -> Outcome:

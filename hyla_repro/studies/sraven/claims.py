@@ -5,7 +5,7 @@ from functools import cache
 import pandas as pd
 
 from hyla_repro.experiment import Experiment
-from hyla_repro.results.claims import NO_NUMBER, Claim, Outcome, missing
+from hyla_repro.results.claims import MISSING, NO_NUMBER, OURS, Claim, Outcome, missing
 from hyla_repro.results.effects import CONTRADICTED, MIN_SEEDS, REPRODUCED, UNDECIDED, Effect, paired, unpaired
 from hyla_repro.results.methods import METHODS, NAMES
 from hyla_repro.results.store import Store
@@ -63,10 +63,10 @@ def _scaling() -> list[Claim]:
               "held-out accuracy with the fewest problems and the narrowest model: HYLA minus softmax and linear "
               "attention", hyla_leads_when_small),
         Claim("4-hyla-long", "fig4", "advantage", "HYLA leads on SRAVEN once everybody has learned: with six times the "
-              "steps.", NO_NUMBER, "preset laptop, 48 000 steps, held-out accuracy: HYLA minus softmax and linear "
+              "steps.", OURS, "preset laptop, 48 000 steps, held-out accuracy: HYLA minus softmax and linear "
               "attention", hyla_leads("long", TASK)),
         Claim("4-hyla-tuned", "fig4", "advantage", "HYLA leads softmax attention on SRAVEN where each has its best "
-              "learning rate and warm-up.", NO_NUMBER, "preset laptop, best of six settings of the optimiser for each, "
+              "learning rate and warm-up.", OURS, "preset laptop, best of six settings of the optimiser for each, "
               "chosen by held-out accuracy as in the paper: HYLA minus softmax attention", hyla_leads_tuned),
         Claim("a4-loss", "fig4", "scaling", "The training loss falls with data, width and depth.", NO_NUMBER,
               "training loss at the end, smallest minus largest, each method and each of the three", loss_falls),
@@ -161,7 +161,7 @@ def hyla_leads_tuned(results: Results) -> Outcome:
     runs = results.runs("tuning", TASK)
     counts = runs.groupby(["learning_rate", "warmup_steps", "variant"]).size() if len(runs) else pd.Series(dtype=int)
     if (counts >= MIN_SEEDS).sum() < 2 * len(wanted):
-        return missing(f"{len(runs)} of {len(results.wanted('tuning', TASK))} runs")
+        return missing(f"{len(runs)} of {len(results.wanted('tuning', TASK))} runs" if len(runs) else MISSING)
     table = results.by_method("tuning", TASK)
     best = ", ".join(f"{NAMES[m]} {table.loc[m, 'learning_rate']:g}, {table.loc[m, 'warmup_steps']:g}"
                      for m in ("softmax", "hyla"))  # fmt: skip
