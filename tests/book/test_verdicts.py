@@ -313,7 +313,7 @@ def test_scores_by_seed_stand_in_the_order_of_the_table() -> None:
     runs = [
         run
         for run in experiments("tablea1", "laptop")
-        if run.task_name == "fuzzy_logic" and run.method in ("hyla", "softmax")
+        if run.task_name == "fuzzy_logic" and run.method in ("hyla", "softmax") and run.seed < 3
     ]
     rows = [{**run.row(), "test": 0.9, "unknown_terms": 0.0, "heldout": 0.1 * run.seed + (run.method == "hyla")}
             for run in runs]  # fmt: skip

@@ -35,7 +35,7 @@ CODE_CLAIMS = ("5a-clusters", "5e-addition", "5f-decoding", "5f-late")
 
 @cache
 def sraven_runs(figure: str = "all") -> list[Experiment]:
-    return [run for run in experiments(figure, "laptop") if run.task_name == "sraven"]
+    return [run for run in experiments(figure, "laptop") if run.task_name == "sraven" and run.seed < 3]
 
 
 def noise(run: Experiment, *what: object) -> float:
@@ -256,5 +256,7 @@ def test_leads_of_addition_and_difference_over_chosen_pairs() -> None:
     table = table_of_leads(means)
     assert list(table.index) == ["softmax attention", "linear attention", "HYLA"]
     numbers = ["0.259", "0.000", "0.259\xa0±\xa00.000", "0.000", "0.000", "0.000\xa0±\xa00.000"]
-    assert table.loc["HYLA"].tolist() == numbers
-    assert list(dict.fromkeys(table.columns.get_level_values(0))) == ["all pairs", "without constant"]
+    assert table.loc["HYLA"].tolist()[: len(numbers)] == numbers
+    assert list(dict.fromkeys(table.columns.get_level_values(0))) == [
+        "all pairs", "without constant", "all pairs, in units of the spread",
+    ]  # fmt: skip
