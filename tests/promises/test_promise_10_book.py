@@ -97,7 +97,8 @@ def tiny(target: Path, chapter: str = CHAPTER) -> Path:
     (repository / "book/_toc.yml").write_text(toc)
     # Pages that are not in this book cannot be linked to.
     page = repository / f"book/{chapter}.ipynb"
-    page.write_text(re.sub(r"\[([^\[\]\n]+)\]\([\w-]+\.(?:md|ipynb)\)", r"\1", page.read_text()))
+    if page.exists():
+        page.write_text(re.sub(r"\[([^\[\]\n]+)\]\([\w-]+\.(?:md|ipynb)\)", r"\1", page.read_text()))
     (repository / "book/index.md").write_text(
         f"# Tiny\n\n{'A book of one chapter. ' * 10}\n\nBuilt from {{{{ commit }}}}.\n"
     )
