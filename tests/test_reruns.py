@@ -68,7 +68,15 @@ class TestRetold:
 
 
 def test_a_line_replaces_that_of_the_same_run_rounding_and_commit(reruns) -> None:
-    line = {"id": "a", "instruction_set": "AVX2", "compiled": True, "torch": "2", "commit": "c", "heldout": 0.5}
+    line = {
+        "id": "a",
+        "steps": 5,
+        "instruction_set": "AVX2",
+        "compiled": True,
+        "torch": "2",
+        "commit": "c",
+        "heldout": 0.5,
+    }
     table = pd.DataFrame([line, line | {"compiled": False}, line | {"id": "b"}, line | {"commit": "d"}])
     merged = reruns.merged(table, line | {"heldout": 0.7})
     assert merged["heldout"].tolist() == [0.5, 0.5, 0.5, 0.7]
@@ -80,14 +88,19 @@ def test_a_table_grows_by_a_line_for_every_run(
 ) -> None:
     runs = [make_run(seed=seed) for seed in (0, 1)]
     before = {"test": 0.25, "heldout": 0.5, "instruction_set": "AVX512", "commit": "c"}
-    store = SimpleNamespace(committed_runs=lambda: {run.id: before for run in runs})
+    curves = pd.DataFrame([{"id": run.id, "step": 7, "test": 0.5, "heldout": 0.25} for run in runs])
+    store = SimpleNamespace(committed_runs=lambda: {run.id: before for run in runs}, table=lambda name: curves)
     monkeypatch.setattr(reruns, "Store", lambda committed_only: store)
     monkeypatch.setattr(reruns, "chosen", lambda ids: [run for run in runs if run.id in ids])
     for run in runs:
         reruns.main([run.id], eager=True, folder=tmp_path / "runs", out=tmp_path / "reruns.csv")
+    reruns.main([runs[0].id], eager=True, steps=7, folder=tmp_path / "runs", out=tmp_path / "reruns.csv")
     table = pd.read_csv(tmp_path / "reruns.csv")
-    assert table["id"].tolist() == [run.id for run in runs]
+    assert table["id"].tolist() == [runs[0].id, runs[1].id, runs[0].id]
+    assert table["steps"].tolist() == [37, 37, 7]
+    assert table["committed_heldout"].tolist() == [0.5, 0.5, 0.25]
     assert not table["compiled"].any()
-    assert set(table["committed_heldout"]) == {0.5}
+    with pytest.raises(reruns.typer.BadParameter, match="--steps 8 is no point of the committed curve"):
+        reruns.main([runs[0].id], eager=True, steps=8, folder=tmp_path / "runs")
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.endswith("-eager")
