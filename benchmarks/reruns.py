@@ -1,8 +1,8 @@
 """Train committed runs again where arithmetic rounds differently, and put their scores beside the committed ones.
 
 Settings, seed, data and dropout masks are the same bits; what differs is the order of sums that an instruction set or
-the compiler chooses, and what training makes of it. Every kind of rounding has runs of its own in `--folder`, which go
-on where they stopped; nothing is read from or written to the folder of runs.
+the compiler chooses, and what training makes of it. Every kind of rounding has runs and a compiler's cache of its own
+in `--folder`; runs go on where they stopped, and nothing is read from or written to the folder of runs.
 
     python benchmarks/reruns.py 8089efe56ba4 25045066d752 --instruction-set avx2 --out reruns.csv
     python benchmarks/reruns.py 8089efe56ba4 --eager --out reruns.csv
@@ -141,7 +141,11 @@ def main(
     retold(instruction_set)
     torch.set_num_threads(1)
     compiled = not eager and compiler_available("cpu")
-    ledger = Ledger(folder / f"{torch.backends.cpu.get_cpu_capability()}-{'compiled' if compiled else 'eager'}".lower())
+    own = folder / f"{torch.backends.cpu.get_cpu_capability()}-{'compiled' if compiled else 'eager'}".lower()
+    # The compiler takes what it finds in its cache for its own, also what it wrote for another instruction set: the
+    # loss of the first step is then infinite (torch 2.13).
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str((own / "compiler").absolute())
+    ledger = Ledger(own / "runs")
     for run in runs:
         result = in_part(run, steps, compiled) if steps else in_whole(run, ledger, compiled)
         line = row(run, steps or run.steps, result)

@@ -92,6 +92,7 @@ def test_a_table_grows_by_a_line_for_every_run(
     store = SimpleNamespace(committed_runs=lambda: {run.id: before for run in runs}, table=lambda name: curves)
     monkeypatch.setattr(reruns, "Store", lambda committed_only: store)
     monkeypatch.setattr(reruns, "chosen", lambda ids: [run for run in runs if run.id in ids])
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is set back to what it was
     for run in runs:
         reruns.main([run.id], eager=True, folder=tmp_path / "runs", out=tmp_path / "reruns.csv")
     reruns.main([runs[0].id], eager=True, steps=7, folder=tmp_path / "runs", out=tmp_path / "reruns.csv")
@@ -104,3 +105,4 @@ def test_a_table_grows_by_a_line_for_every_run(
         reruns.main([runs[0].id], eager=True, steps=8, folder=tmp_path / "runs")
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.endswith("-eager")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(folder / "compiler")
