@@ -26,8 +26,8 @@ from conclude import FACTS
 from hyla_repro.experiment import Experiment
 from hyla_repro.ledger.data_folder import table_name
 from hyla_repro.ledger.runs import Ledger
-from hyla_repro.presets import PRESETS, experiments
-from hyla_repro.results import CURVES, Store
+from hyla_repro.results.store import CURVES, Store
+from hyla_repro.studies import PRESETS, experiments
 from hyla_repro.training import loop
 from hyla_repro.training.process import keep_freed_memory
 from hyla_repro.training.provenance import compiler_available, provenance

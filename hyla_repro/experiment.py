@@ -54,7 +54,8 @@ class Experiment(BaseModel):
     load_balancing: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     # How matrix products round: tf32 keeps 10 bits of each factor, is faster, and takes an NVIDIA GPU.
     precision: Literal["float32", "tf32"] = "float32"
-    # Raise it when a change of code gives the same settings another result: old runs then count as missing.
+    # Raise it when a change of code draws other numbers or computes another formula: old runs then count as missing.
+    # Sums that are only rounded in another order keep it, though HYLA's scores move by points all the same (D9).
     semantics: Literal[1] = 1
 
     @model_validator(mode="after")

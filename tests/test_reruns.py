@@ -11,7 +11,7 @@ import torch
 
 from hyla_repro.experiment import Experiment
 from hyla_repro.paths import ROOT
-from hyla_repro.presets import fuzzy_logic
+from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
 
 
 @pytest.fixture

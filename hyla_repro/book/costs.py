@@ -129,6 +129,22 @@ def start_up(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"what": table["what"], "seconds": _fixed(table["seconds"], 2)})
 
 
+def reruns(table: pd.DataFrame) -> pd.DataFrame:
+    """Return, per committed run and rounding, by how many points its scores differed when it was trained again."""
+    return pd.DataFrame({
+        "run": table["variant"].map(NAMES) + ", N = " + table["n_examples"].astype(str) + ", seed "
+        + table["seed"].astype(str),
+        "steps": table["steps"].astype(str),
+        "trained again with": table["instruction_set"] + table["compiled"].map({True: ", compiled", False: ", eager"}),
+        "training functions, points": _signed(100 * (table["test"] - table["committed_test"])),
+        "held-out, points": _signed(100 * (table["heldout"] - table["committed_heldout"])),
+    })  # fmt: skip
+
+
+def _signed(numbers: pd.Series) -> pd.Series:
+    return numbers.map("{:+.2f}".format).str.replace("-", "−")
+
+
 def faults(table: pd.DataFrame) -> pd.DataFrame:
     """Return, per promise and fault, how often it was tried and how often survived."""
     columns = {"tried": "times tried", "survived": "times survived"}
@@ -147,6 +163,7 @@ MEASUREMENTS: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
     "sraven_throughput": ("python benchmarks/sraven_throughput.py", sraven_throughput),
     "start_up": ("python benchmarks/start_up.py", start_up),
     "chapters": ("python benchmarks/chapters.py", chapters),
+    "reruns": ("python benchmarks/reruns.py", reruns),
     "faults": ("python -m pytest tests/promises", faults),
 }
 

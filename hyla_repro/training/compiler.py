@@ -32,6 +32,7 @@ def compile_programs(functions: Programs, try_out: Callable[..., None]) -> tuple
         default_cache_dir,
     )
 
+    _keep_instruction_sets_apart(cache_dir())
     remove_unfinished(Path(cache_dir()), Path(default_cache_dir(), "precompiled_headers"))
     for cache, then in (
         (nullcontext(), "compiling again, in an empty cache"), (_empty_cache(), "going on uncompiled, which is slower")
@@ -50,6 +51,17 @@ def compile_programs(functions: Programs, try_out: Callable[..., None]) -> tuple
         reason = reason if len(reason) < 300 else f"{reason[:100]} ... {reason[-200:]}"
         tqdm.write(f"the compiler failed; {then}: {reason}", file=sys.stderr)
     return functions, False
+
+
+def _keep_instruction_sets_apart(folder: str) -> None:
+    """Give this processor a cache of its own below the one that torch uses.
+
+    Without a GPU torch finds programs by their source alone, so that a folder that moved between machines, or that two
+    share, serves programs of another instruction set. Some gave infinite losses, others wrong ones without a word.
+    """
+    capability = torch.backends.cpu.get_cpu_capability()
+    if Path(folder).name != capability:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(folder, capability))
 
 
 @contextmanager

@@ -179,7 +179,7 @@ def train_compiled(root: Path, run: Experiment, cache: Path, kill_at: int = 0) -
     with (root.parent / "said").open("w+") as said:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=said, start_new_session=True)
         while process.poll() is None:
-            if kill_at and len([*cache.glob("*/*/*.so"), *cache.glob("*/*/*.gch")]) >= kill_at:
+            if kill_at and len([*cache.glob("*/*/*/*.so"), *cache.glob("*/*/*.gch")]) >= kill_at:
                 os.killpg(process.pid, signal.SIGKILL)
                 break
             time.sleep(0.002)
@@ -197,7 +197,7 @@ def test_promise_01_killed_while_compiling_and_continued(
         pytest.skip("needs a C++ compiler")
     run = make_run()
     assert train_compiled(tmp_path / "straight", run, tmp_path / "sound") == (0, "")
-    total = len([*tmp_path.glob("sound/*/*/*.so"), *tmp_path.glob("sound/*/*/*.gch")])
+    total = len([*tmp_path.glob("sound/*/*/*/*.so"), *tmp_path.glob("sound/*/*/*.gch")])
     expected = outcome(tmp_path / "straight", [run])
     for kill_at in (1, *range(4, total, 6), total):
         code, _ = train_compiled(tmp_path / "killed", run, tmp_path / "cache", kill_at)

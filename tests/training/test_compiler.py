@@ -17,7 +17,12 @@ from torch._dynamo.exc import BackendCompilerFailed
 from hyla_repro.experiment import Experiment
 from hyla_repro.ledger.runs import Ledger
 from hyla_repro.training import loop
-from hyla_repro.training.compiler import compile_programs, is_whole, remove_unfinished
+from hyla_repro.training.compiler import (
+    _keep_instruction_sets_apart,
+    compile_programs,
+    is_whole,
+    remove_unfinished,
+)
 from hyla_repro.training.provenance import compiler_available
 from hyla_repro.training.stack import Stack
 
@@ -136,7 +141,7 @@ def no_space() -> OSError:
 @pytest.mark.parametrize("inner", [no_space(), RuntimeError(f"g++: {os.strerror(errno.ENOSPC)}")], ids=["torch", "g++"])
 def test_a_full_disk_is_named(inner: Exception, fail: Callable, run: Experiment, tmp_path: Path) -> None:
     fail(1, BackendCompilerFailed(print, inner, None))
-    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / 'cache'}'") as caught:
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / 'cache'}") as caught:
         Stack([run], use_compiler=True).advance()
     assert caught.value.errno == errno.ENOSPC
 
@@ -181,7 +186,7 @@ def test_a_damaged_cache_is_mended_and_changes_no_bit(make_run: Make, tmp_path: 
     compiled, _, expected = compile_and_step(run, sound)
     assert compiled == "True"
     folder = Path(shutil.copytree(sound, tmp_path / "damaged"))
-    libraries = sorted(folder.glob("cache/*/*.so"))
+    libraries = sorted(folder.glob("cache/*/*/*.so"))
     assert len({path.name.count(".") for path in libraries}) == 2  # programs, and tests of the processor
     damages = [lambda content: b"", lambda content: content[: len(content) // 10], lambda content: content[:-1]]
     for library, damage in zip(libraries, damages * len(libraries), strict=False):
@@ -208,3 +213,14 @@ def test_a_compiler_that_always_fails_is_done_without(make_run: Make, tmp_path: 
         plain.advance()
     assert (compiled, state) == ("False", plain.to_bytes(0, {}))
     assert "going on uncompiled, which is slower: CppCompileError" in said
+
+
+def test_every_instruction_set_has_a_cache_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """torch finds programs by their source alone, and would take those of another processor."""
+    for capability in ("AVX2", "AVX512", "AVX512"):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda name=capability: name)
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+        _keep_instruction_sets_apart(str(tmp_path))
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / capability)
+        _keep_instruction_sets_apart(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / capability), "once is enough"
