@@ -266,17 +266,17 @@ def effects(*leads: float, n: int = 3) -> tuple[Effect, ...]:
 
 def test_few_effects_are_all_printed_and_many_by_the_one_that_decides() -> None:
     assert Outcome("scores", effects(2.0, 3.0)).words == (
-        "scores; lead 0 2.0 (1.0\xa0to\xa03.0); lead 1 3.0 (2.0\xa0to\xa04.0); 3 seeds"
+        "scores; lead 0: 2.0 (1.0\xa0to\xa03.0); lead 1: 3.0 (2.0\xa0to\xa04.0); 3 seeds"
     )
     many = Outcome("scores", effects(2.0, 0.5, 3.0, 4.0), weak="near the floor")
-    expected = "3 of 4 clear, least so lead 1 0.5 (−0.5\xa0to\xa01.5); 3 seeds"
+    expected = "3 of 4 clear, least so lead 1: 0.5 (−0.5\xa0to\xa01.5); 3 seeds"
     assert (many.evidence, many.words) == (expected, f"scores; {expected}; **weak**: near the floor")
 
 
 def test_effects_without_any_spread_are_printed_too() -> None:
     point = Effect("nothing", 0.0, 0.0, 0.0, float("nan"), 3)
     many = Outcome("scores", (*effects(2.0, 3.0, 4.0), point))
-    assert many.evidence == "3 of 4 clear, least so nothing 0.0 (0.0\xa0to\xa00.0); 3 seeds"
+    assert many.evidence == "3 of 4 clear, least so nothing: 0.0 (0.0\xa0to\xa00.0); 3 seeds"
 
 
 def test_numbers_of_seeds_are_told_apart() -> None:

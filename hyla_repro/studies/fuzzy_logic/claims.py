@@ -60,7 +60,7 @@ def falls_with_heldout(results: Results) -> Outcome:
     text = f"points lost from {first:.0%} to {last:.0%} held out: {text}"
     if not have_learned(cut(results, "fig2c", TASK, "heldout_fraction", "test"), first):
         return missing(f"{text}; training functions are not learned")
-    less = (paired(f"{NAMES[m]} loses more than HYLA by", drop[m] - drop["hyla"]) for m in ("softmax", "linear"))
+    less = (paired(f"loss of {NAMES[m]} minus that of HYLA", drop[m] - drop["hyla"]) for m in ("softmax", "linear"))
     return Outcome(text, (*gains(table, first, last, rises=False), *less))
 
 
