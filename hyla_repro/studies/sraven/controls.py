@@ -40,7 +40,6 @@ def long(store: Store) -> str:
     wanted = runs.long("laptop")
     finished = store.runs(wanted)
     rows = [[NAMES[row["variant"]], str(row["steps"]), *_scores(row)] for _, row in summarize(finished).iterrows()]
-    head = f"## Longer training\n\nSRAVEN's main comparison, preset laptop, for {wanted[0].steps:,} steps instead of "
-    head += f"{runs.SIZES['laptop'].steps:,}. {len(finished)} of {len(wanted)} runs are finished."
-    head = head.replace(",", "\N{NO-BREAK SPACE}")
+    head = f"## Longer training\n\nSRAVEN's main comparison, preset laptop, for {wanted[0].steps} steps instead of "
+    head += f"{runs.SIZES['laptop'].steps}. {len(finished)} of {len(wanted)} runs are finished."
     return "\n\n".join([head, table(["method", "steps", *_SCORES], rows)] if rows else [head])
