@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._dynamo.exc import BackendCompilerFailed
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 Program = Callable[..., Any]
 Programs = tuple[Program, ...]
