@@ -212,7 +212,7 @@ def test_a_compiler_that_always_fails_is_done_without(make_run: Make, tmp_path: 
     for _ in range(3):
         plain.advance()
     assert (compiled, state) == ("False", plain.to_bytes(0, {}))
-    assert "going on uncompiled, which is slower: CppCompileError" in said
+    assert "going on uncompiled, which is slower: " in said
 
 
 def test_every_instruction_set_has_a_cache_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
