@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from hyla_repro.tasks import FuzzyLogic
-from hyla_repro.tasks.fuzzy_logic import EvaluationSet, evaluation, evaluation_set, score
+from hyla_repro.tasks.evaluation import CHUNK
+from hyla_repro.tasks.fuzzy_logic import EvaluationSet, evaluation_set, score
 from hyla_repro.training import stack
 
 
@@ -16,7 +17,7 @@ def small() -> EvaluationSet:
 
 def test_the_sequences_are_those_that_runs_are_scored_on() -> None:
     drawn = evaluation_set(FuzzyLogic(seed=3), ("heldout",), 503).problems["heldout"]
-    assert evaluation._CHUNK == stack.CHUNK
+    assert CHUNK == stack.CHUNK
     for step, size in enumerate((500, 3)):
         for whole, part in zip(drawn, FuzzyLogic(seed=3).batch("heldout", step, size), strict=True):
             assert torch.equal(whole[500 * step : 500 * step + size], part)
@@ -61,7 +62,7 @@ def test_predictions_that_cannot_be_are_refused(small: EvaluationSet, prediction
         ({"splits": ("train",)}, r"split='train' is what models are trained on"),
         ({"splits": ()}, r"is no list of splits"),
         ({"splits": "test"}, r"splits='test' is no list"),
-        ({"problems": 0}, r"problems=0 is no number of sequences"),
+        ({"problems": 0}, r"problems=0 is no number of problems"),
     ],
 )
 def test_sets_that_cannot_be_are_refused(arguments: dict, message: str) -> None:

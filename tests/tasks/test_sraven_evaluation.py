@@ -17,7 +17,8 @@ from hyla_repro import paths
 from hyla_repro.errors import DataError
 from hyla_repro.studies.sraven.figures import sraven_problem
 from hyla_repro.tasks import SRaven
-from hyla_repro.tasks.sraven import RULES, EvaluationSet, evaluation, evaluation_set, export, load, render, score
+from hyla_repro.tasks.evaluation import CHUNK
+from hyla_repro.tasks.sraven import RULES, EvaluationSet, evaluation_set, export, load, render, score
 from hyla_repro.training import stack
 
 
@@ -32,7 +33,7 @@ def small() -> EvaluationSet:
 def test_the_problems_are_those_that_runs_are_scored_on() -> None:
     task = SRaven(seed=3)
     drawn = evaluation_set(task, ("heldout",), 1003).problems["heldout"]
-    assert evaluation._CHUNK == stack.CHUNK
+    assert CHUNK == stack.CHUNK
     for step, size in enumerate((500, 500, 3)):
         for whole, part in zip(drawn, task.batch("heldout", step, size), strict=True):
             assert torch.equal(whole[500 * step : 500 * step + size], part)

@@ -12,11 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hyla_repro.errors import choose
+from hyla_repro.tasks.evaluation import PROBLEMS, first_problems
 from hyla_repro.tasks.fuzzy_logic.task import SPLITS, FuzzyLogic, FuzzyLogicBatch
-
-PROBLEMS = 10_000
-# Evaluation of a trained run draws its sequences in steps of this size, so both see the same ones.
-_CHUNK = 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,18 +47,7 @@ def evaluation_set(
     Raises: ValueError for an unknown split, the split that is trained on, none at all, or fewer than one sequence.
     """
     task = task or FuzzyLogic()
-    if type(problems) is not int or problems < 1:
-        raise ValueError(f"problems={problems!r} is no number of sequences: use 1 or more")
-    if not splits or isinstance(splits, str):
-        raise ValueError(f"splits={splits!r} is no list of splits: use some of {', '.join(SPLITS)}")
-    drawn = {}
-    for split in splits:
-        if choose("split", split, SPLITS) == "train":
-            raise ValueError("split='train' is what models are trained on: use 'test', fresh draws of its functions")
-        sizes = [min(_CHUNK, problems - start) for start in range(0, problems, _CHUNK)]
-        batches = [task.batch(split, step, size) for step, size in enumerate(sizes)]
-        drawn[split] = FuzzyLogicBatch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
-    return EvaluationSet(task, drawn)
+    return EvaluationSet(task, first_problems(task, splits, problems, SPLITS))
 
 
 def score(predictions: Mapping[str, Any], evaluation: EvaluationSet | None = None) -> dict[str, float]:

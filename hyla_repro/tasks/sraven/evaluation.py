@@ -16,13 +16,11 @@ from torch import Tensor
 
 from hyla_repro.errors import DataError, choose
 from hyla_repro.files import sha256, write_atomically
+from hyla_repro.tasks.evaluation import PROBLEMS, first_problems
 from hyla_repro.tasks.sraven.settings import SRAVEN_RULES
 from hyla_repro.tasks.sraven.task import SPLITS, SRaven, SRavenBatch
 
 FILE = "sraven.safetensors"
-PROBLEMS = 10_000
-# Evaluation of a trained run draws its sequences in steps of this size, so both see the same problems.
-_CHUNK = 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,21 +53,7 @@ def evaluation_set(
     Raises: ValueError for an unknown split, the split that is trained on, none at all, or fewer than one problem.
     """
     task = task or SRaven()
-    if type(problems) is not int or problems < 1:
-        raise ValueError(f"problems={problems!r} is no number of problems: use 1 or more")
-    if not splits or isinstance(splits, str):
-        raise ValueError(f"splits={splits!r} is no list of splits: use some of {', '.join(SPLITS)}")
-    for split in splits:
-        if choose("split", split, SPLITS) == "train":
-            raise ValueError(
-                "split='train' is what models are trained on: use 'test', fresh problems of the same tasks"
-            )
-    drawn = {}
-    for split in splits:
-        sizes = [min(_CHUNK, problems - start) for start in range(0, problems, _CHUNK)]
-        batches = [task.batch(split, step, size) for step, size in enumerate(sizes)]
-        drawn[split] = SRavenBatch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
-    return EvaluationSet(task, drawn)
+    return EvaluationSet(task, first_problems(task, splits, problems, SPLITS))
 
 
 def score(
