@@ -11,7 +11,7 @@ import typer
 from hyla_repro.book import commands
 from hyla_repro.book.commands import Device, Preset
 from hyla_repro.book.notebook import check_device
-from hyla_repro.errors import DataError, DivergedError, UnfinishedError, choose
+from hyla_repro.errors import DataError, DivergedError, MissingPackageError, UnfinishedError, choose
 from hyla_repro.paths import runs_folder
 from hyla_repro.studies import PRESETS, chapters, experiments, with_runs
 from hyla_repro.studies.study import once
@@ -191,6 +191,18 @@ def import_command(paths: Annotated[list[Path], typer.Argument(help="files writt
                "here already")  # fmt: skip
 
 
+@app.command("text")
+def text_command(
+    name: Annotated[str, typer.Argument(help="c4 or wikitext_103")],
+    tokens: Annotated[int, typer.Option(help="of the training split to keep at most; two bytes each")] = 10**9,
+) -> None:
+    """Fetch a large text, tokenise it, and keep it in texts/; needs a network and `hyla-repro[language]`."""
+    from hyla_repro.tasks.language.prepare import prepare_text
+
+    folder = prepare_text(name, tokens)
+    typer.echo(f"{name} is in {folder}")
+
+
 def main() -> None:
     """Run the command line; errors that a user can mend are one line on stderr and an exit code.
 
@@ -207,7 +219,7 @@ def main() -> None:
     except UnfinishedError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
-    except (ValueError, DataError, FileExistsError) as error:
+    except (ValueError, DataError, FileExistsError, MissingPackageError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
     except DivergedError as error:

@@ -91,6 +91,20 @@ class CounterRNG:
             chosen = torch.where(word < limit, word, chosen)
         return (chosen % bound).reshape(shape)
 
+    def large_integers(
+        self, step: int | Tensor, shape: tuple[int, ...], bound: int, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """Return integers uniform on {0, ..., bound - 1} for bounds beyond those of `integers`.
+
+        They are remainders of 62-bit numbers, so no number is likelier than another by more than bound / 2**62.
+
+        Raises: ValueError for a bound outside 1..2**40.
+        """
+        if not 1 <= bound <= 1 << 40:
+            raise ValueError(f"bound={bound} is out of range: use 1 to 2**40")
+        high, low = self.bits(step, prod(shape), device)[:2]
+        return ((((high >> 2) << 32) | low) % bound).reshape(shape)
+
     def permutations(self, step: int | Tensor, count: int, n: int, device: torch.device | str = "cpu") -> Tensor:
         """Return `count` uniform permutations (count, n) of 0..n-1, by sorting 62-bit keys."""
         high, low = self.bits(step, count * n, device)[:2]

@@ -10,6 +10,10 @@ class DataError(RuntimeError):
     """A committed or recorded file is missing or is not what its digest says."""
 
 
+class MissingPackageError(ImportError):
+    """An optional package is not installed; the message says which extra brings it."""
+
+
 class UnfinishedError(RuntimeError):
     """A chapter's notebook did not run to its end."""
 

@@ -67,9 +67,9 @@ class Experiment(BaseModel):
             task = self.task_settings
         except TypeError as error:
             raise ValueError(f"task={self.task} has a value of a wrong type: {error}") from error
-        sizes = (task.n_tokens, task.n_inputs, task.n_outputs)
-        if sizes != (self.model.n_positions, self.model.n_inputs, self.model.n_outputs):
-            raise ValueError(f"the model's (n_positions, n_inputs, n_outputs) must be the task's {sizes}")
+        sizes = task.model_sizes
+        if sizes != {name: getattr(self.model, name) for name in sizes}:
+            raise ValueError(f"the model's ({', '.join(sizes)}) must be the task's {tuple(sizes.values())}")
         if self.load_balancing is not None and self.model.feed_forward != "moe":
             raise ValueError(f"load_balancing={self.load_balancing} needs feed_forward='moe', which has experts")
         if 2 * self.warmup_steps >= self.steps:

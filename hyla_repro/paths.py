@@ -14,3 +14,8 @@ DRAWN = BOOK / "_build" / "figures"
 def runs_folder() -> Path:
     """Return the folder of runs: HYLA_REPRO_RUNS if set, else `runs` beside the book."""
     return Path(os.environ.get("HYLA_REPRO_RUNS", ROOT / "runs")).expanduser()
+
+
+def texts_folder() -> Path:
+    """Return the folder of prepared texts: HYLA_REPRO_TEXTS if set, else `texts` beside the book."""
+    return Path(os.environ.get("HYLA_REPRO_TEXTS", ROOT / "texts")).expanduser()

@@ -16,6 +16,7 @@ TOPICS = {
     "advantage": "HYLA's advantage",
     "code": "The latent code",
     "scaling": "Scaling and difficulty",
+    "language": "Language",
     "levels": "Levels of Table A1: held-out R² of fuzzy logic, accuracy of SRAVEN (%)",
 }
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from decimal import ROUND_HALF_UP, Decimal
 from math import isnan
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -85,24 +86,43 @@ def _settings(runs: pd.DataFrame) -> list[str]:
 
 
 def _splits(runs: pd.DataFrame) -> list[str]:
+    return [split for split in _settings_of(runs).evaluation_splits if split in runs]
+
+
+def _settings_of(runs: pd.DataFrame) -> type[Any]:
     (task,) = set(runs["task"])
-    return list(TASKS.settings(task).evaluation_splits)
+    return TASKS.settings(task)
 
 
 def summarize(runs: pd.DataFrame) -> pd.DataFrame:
     """Average runs of one task over seeds, and keep the best optimiser settings of each method and point.
 
-    Returns: columns `heldout`, `heldout_se`, ... for each split and `n` seeds; scores are R2 or accuracy in percent.
+    Settings are compared on the seeds that all of them have, if there are any.
+
+    Returns: columns `heldout`, `heldout_se`, ... for each split and `n` seeds; R2 and accuracy are in percent.
     """
     if runs.empty:
         return runs
-    points, splits = _points(runs), _splits(runs)
-    groups = (runs.assign(**{s: 100 * runs[s] for s in splits})).groupby([*points, *_settings(runs)])
+    points, settings, splits, task = _points(runs), _settings(runs), _splits(runs), _settings_of(runs)
+    scaled = runs.assign(**{split: task.scale * runs[split] for split in splits})
+    groups = scaled.groupby([*points, *settings])
     table = groups[splits].mean().join(groups[splits].sem().add_suffix("_se")).join(groups.size().rename("n"))
-    best = table.sort_values("heldout", ascending=False).groupby(level=points, sort=False).head(1).reset_index()
+    compared = _of_common_seeds(scaled, points, settings).groupby([*points, *settings])[task.selected_by].mean()
+    best = table.assign(compared=compared).sort_values("compared", ascending=task.lower_is_better)
+    best = best.groupby(level=points, sort=False).head(1).drop(columns="compared").reset_index()
     order = {name: place for place, name in enumerate(ABLATIONS)}
     return best.sort_values([*points[1:], "variant"], key=lambda c: c.map(order) if c.name == "variant" else c,
                             ignore_index=True)  # fmt: skip
+
+
+def _of_common_seeds(runs: pd.DataFrame, points: list[str], settings: list[str]) -> pd.DataFrame:
+    """Return the runs of those seeds that every setting of a point has, all runs of a point without any such seed."""
+    tried = runs.drop_duplicates([*points, *settings]).groupby(points).size().rename("tried")
+    with_seed = runs.groupby([*points, "seed"]).size().rename("with_seed")
+    counts = runs.join(with_seed, on=[*points, "seed"]).join(tried, on=points)
+    common = (counts["with_seed"] == counts["tried"]).set_axis(runs.index)
+    any_common = common.groupby([runs[name] for name in points]).transform("any")
+    return runs[common | ~any_common]
 
 
 def best_runs(runs: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from hyla_repro.experiment import Experiment
 from hyla_repro.studies.ablations import ABLATIONS
 from hyla_repro.studies.fuzzy_logic import FUZZY_LOGIC
 from hyla_repro.studies.idea import IDEA
+from hyla_repro.studies.language import LANGUAGE
 from hyla_repro.studies.sraven import SRAVEN
 from hyla_repro.studies.study import PRESETS, Chapter, Study, once
 
@@ -19,7 +20,7 @@ __all__ = [
     "with_runs",
 ]  # fmt: skip
 
-STUDIES: list[Study] = [IDEA, FUZZY_LOGIC, SRAVEN, ABLATIONS]
+STUDIES: list[Study] = [IDEA, FUZZY_LOGIC, SRAVEN, ABLATIONS, LANGUAGE]
 
 
 def add(study: Study) -> None:

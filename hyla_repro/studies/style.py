@@ -18,8 +18,8 @@ from hyla_repro.results.methods import METHODS, NAMES
 
 _Arguments = ParamSpec("_Arguments")
 PALETTE = sns.color_palette("colorblind")
-COLORS = {"softmax": PALETTE[0], "linear": PALETTE[1], "hyla": PALETTE[2]}
-MARKERS = {"softmax": "s", "linear": "^", "hyla": "o"}
+COLORS = {"softmax": PALETTE[0], "linear": PALETTE[1], "hyla": PALETTE[2], "linear_rms_head": PALETTE[4]}
+MARKERS = {"softmax": "s", "linear": "^", "hyla": "o", "linear_rms_head": "D"}
 # The preset whose pictures are compared with the committed ones in figures/; others are drawn into a sub-folder.
 SHOWN_PRESET = "laptop"
 _STYLE = {

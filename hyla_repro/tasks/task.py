@@ -19,10 +19,8 @@ class TaskSettings(Protocol):
     def n_tokens(self) -> int: ...
 
     @property
-    def n_inputs(self) -> int: ...
-
-    @property
-    def n_outputs(self) -> int: ...
+    def model_sizes(self) -> dict[str, int]:
+        """The fields of a `TransformerConfig` that follow from the task."""
 
     @property
     def n_read(self) -> int:
@@ -44,6 +42,17 @@ class TaskSettings(Protocol):
     def evaluation_splits(self) -> tuple[str, ...]: ...
 
     @property
+    def selected_by(self) -> str:
+        """The split by whose score the best optimiser settings of a method are chosen."""
+
+    @property
+    def lower_is_better(self) -> bool: ...
+
+    @property
+    def scale(self) -> float:
+        """By what tables and figures multiply a score: 100 for shares, which they show in percent."""
+
+    @property
     def stackable(self) -> tuple[str, ...]:
         """The settings, besides the seed, that runs of one stack may differ in."""
 
@@ -53,7 +62,8 @@ class Batch(Protocol):
     """What every batch has; tasks add the labels that describe its problems (terms, rules)."""
 
     @property
-    def inputs(self) -> "Float[Tensor, 'b t n_inputs']": ...
+    def inputs(self) -> "Tensor":
+        """Vectors (b, t, n_inputs), or token numbers (b, t)."""
 
     @property
     def targets(self) -> "Tensor": ...

@@ -218,7 +218,7 @@ class Stack:
         """Return the tables of a split for every run, with the run axis in front."""
         if split not in self._tables:
             each = [run.build_task().tables(split, self.device) for run in self.runs]
-            self._tables[split] = {name: torch.stack([tables[name] for tables in each]) for name in each[0]}
+            self._tables[split] = {name: _stacked([tables[name] for tables in each]) for name in each[0]}
         return self._tables[split]
 
     # --- weights by name, and as bytes ---------------------------------------------------------------------
@@ -264,6 +264,14 @@ class Stack:
         self.step = state["step"]
         self.clock.fill_(self.step)
         return state
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Return tensors with the run axis in front; one that all runs share, such as a text, is not copied."""
+    first = tensors[0]
+    if all(tensor is first for tensor in tensors):
+        return first.expand(len(tensors), *first.shape)
+    return torch.stack(list(tensors))
 
 
 def facts_of(content: bytes) -> dict[str, Any]:

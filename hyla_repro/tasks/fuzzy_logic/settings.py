@@ -40,6 +40,9 @@ class FuzzyLogicSettings:
     # What runs of one stack may differ in, besides the seed: it changes what tables hold, not their shape.
     stackable = ("heldout_fraction",)
     evaluation_splits = ("test", "heldout", "unknown_terms")
+    selected_by = "heldout"  # as in the paper
+    lower_is_better = False
+    scale = 100.0
 
     def __post_init__(self) -> None:
         for name in ("n_variables", "n_terms", "n_examples", "seed"):
@@ -85,3 +88,7 @@ class FuzzyLogicSettings:
     def n_known_terms(self) -> int:
         n_all = 2**self.n_variables
         return n_all - int(n_all * self.unknown_fraction)
+
+    @property
+    def model_sizes(self) -> dict[str, int]:
+        return {"n_positions": self.n_tokens, "n_inputs": self.n_inputs, "n_outputs": self.n_outputs}

@@ -38,6 +38,9 @@ class SRavenSettings:
     names_model_size = True
     stackable = ("heldout_fraction",)
     evaluation_splits = ("test", "heldout")
+    selected_by = "heldout"  # as in the paper
+    lower_is_better = False
+    scale = 100.0
 
     def __post_init__(self) -> None:
         for name, low, high, why in (
@@ -91,3 +94,7 @@ class SRavenSettings:
     @property
     def n_read(self) -> int:
         return self.n_features
+
+    @property
+    def model_sizes(self) -> dict[str, int]:
+        return {"n_positions": self.n_tokens, "n_inputs": self.n_inputs, "n_outputs": self.n_outputs}
