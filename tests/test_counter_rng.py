@@ -257,3 +257,20 @@ def test_cuda_gives_the_same_bits(draw: str) -> None:
     on_gpu: Tensor = calls[draw](rng, "cuda")
     assert on_gpu.device.type == "cuda"
     assert torch.equal(on_gpu.cpu(), calls[draw](rng, "cpu"))
+
+
+def test_large_integers_are_uniform_far_beyond_a_word() -> None:
+    bound = 3 * 2**36
+    drawn = CounterRNG(0, "t").large_integers(0, (30_000,), bound)
+    assert 0 <= drawn.min()
+    assert drawn.max() < bound
+    # Thirds, and the lowest bits, which a product of floating-point numbers would leave zero.
+    assert torch.bincount(drawn * 3 // bound).tolist() == pytest.approx([10_000] * 3, abs=400)
+    assert torch.bincount(drawn % 16).tolist() == pytest.approx([1875] * 16, abs=200)
+
+
+def test_large_integers_of_the_largest_bound_and_beyond() -> None:
+    assert CounterRNG(0, "t").large_integers(0, (1000,), 2**40).max() > 2**39
+    for bound in (0, 2**40 + 1):
+        with pytest.raises(ValueError, match=rf"bound={bound} is out of range: use 1 to 2\*\*40"):
+            CounterRNG(0, "t").large_integers(0, (1,), bound)

@@ -6,7 +6,15 @@ import torch
 from einops import rearrange
 
 from hyla_repro.results.effects import CONTRADICTED, REPRODUCED, UNDECIDED
-from hyla_repro.results.summary import equal_training, heldout_at, mean_and_error, percent_interval, share_interval
+from hyla_repro.results.summary import (
+    best_runs,
+    equal_training,
+    heldout_at,
+    mean_and_error,
+    percent_interval,
+    share_interval,
+    summarize,
+)
 from hyla_repro.studies.sraven import claims
 from hyla_repro.studies.sraven.analysis import ambiguity, sraven_counts
 from hyla_repro.tasks import SRaven
@@ -93,3 +101,28 @@ def test_leads_at_equal_training_scores_are_of_equal_seeds() -> None:
     assert table.loc["HYLA minus softmax attention"].tolist() == ["10.0\xa0±\xa00.0", "−10.0\xa0±\xa00.0"]
     assert table.loc["softmax attention minus linear attention"].tolist() == ["10.0\xa0±\xa00.0", "20.0\xa0±\xa00.0"]
     assert table.loc["HYLA minus linear attention"].tolist() == ["20.0\xa0±\xa00.0", "10.0\xa0±\xa00.0"]
+
+
+def _language(rate: float, seed: int, validation: float) -> dict:
+    return {"id": f"{rate} {seed}", "task": "language", "variant": "hyla", "text": "shakespeare", "seed": seed,
+            "tokenizer": "characters", "context": 128, "learning_rate": rate, "weight_decay": 0.1, "warmup_steps": 1,
+            "validation": validation, "test": 1.0, "heldout": 2.0}  # fmt: skip
+
+
+def test_the_best_setting_of_language_has_the_lowest_loss_on_validation() -> None:
+    table = summarize(pd.DataFrame([_language(rate, 0, loss) for rate, loss in ((1e-3, 1.5), (3e-3, 1.4), (6e-3, 1.6))]))
+    assert table[["learning_rate", "validation", "heldout"]].to_numpy().tolist() == [[3e-3, 1.4, 2.0]]
+
+
+def test_settings_are_compared_on_the_seeds_that_all_of_them_have() -> None:
+    """The rate that was best with the only seed that both have stands, though its other seeds came out worse."""
+    rows = [_language(1e-3, 0, 1.5), _language(3e-3, 0, 1.4), _language(3e-3, 1, 1.7), _language(3e-3, 2, 1.8)]
+    table = summarize(pd.DataFrame(rows))
+    assert table[["learning_rate", "n"]].to_numpy().tolist() == [[3e-3, 3]]
+    assert table["validation"].item() == pytest.approx((1.4 + 1.7 + 1.8) / 3)
+    assert sorted(best_runs(pd.DataFrame(rows))["seed"]) == [0, 1, 2]
+
+
+def test_settings_without_a_common_seed_are_compared_by_what_they_have() -> None:
+    table = summarize(pd.DataFrame([_language(1e-3, 0, 1.5), _language(3e-3, 1, 1.6)]))
+    assert table["learning_rate"].item() == 1e-3

@@ -144,7 +144,8 @@ def test_the_pair_is_ranked_by_seed_and_on_average() -> None:
 
 def test_what_goes_with_the_training_score_is_left_out_of_a_partial_correlation() -> None:
     steps = np.arange(9)
-    runs = {"variant": np.repeat(METHODS, 3), "seed": [0, 1, 2] * 3, "probe": steps / 10}
+    # Before training the probe reads the reverse; so what training adds rises twice as fast.
+    runs = {"variant": np.repeat(METHODS, 3), "seed": [0, 1, 2] * 3, "probe": steps / 10, "untrained": -steps / 10}
     test, heldout = np.array([3, 1, 4, 8, 5, 9, 2, 6, 7]) / 10, np.array([0, 1, 2, 3, 4, 5, 6, 8, 7]) / 10
     rising, falling = (
         pd.DataFrame({"task": task, **runs, "test": test, "heldout": values})
@@ -156,6 +157,7 @@ def test_what_goes_with_the_training_score_is_left_out_of_a_partial_correlation(
     assert column["SRAVEN"].startswith("0.98 (")
     assert column["fuzzy logic"].startswith("−0.98 (")
     assert column["both, ranks within each"].startswith("0.00 (")
+    assert table.loc["SRAVEN", ["before training", "gain"]].tolist() == ["−0.98", "0.98"]
     rho = 1 - 6 * sum((10 * test - 1 - steps) ** 2) / 720
     assert table.loc["SRAVEN", "with training score"] == f"{rho:.2f}"
     # By its definition: the correlation of what straight lines in the ranks of the training score leave over.

@@ -14,7 +14,8 @@ def probes_and_scores(store: Store, preset: str) -> pd.DataFrame:
     """Return one row per run whose code was probed, of the depth of the main comparison.
 
     Returns: task, variant, seed, `probe` (fuzzy logic: AUC of terms, SRAVEN: accuracy of rules in aligned streams; last
-        layer, held-out tasks, in [0, 1]), and the run's scores `heldout` and `test` in [0, 1].
+        layer, held-out tasks, in [0, 1]), `untrained`, the same of its weights before training, and the run's scores
+        `heldout` and `test` in [0, 1].
     """
     terms = _last_layer(store.analysis(fuzzy_logic.DECODING, fuzzy_logic.latent(preset)), "auc")
     depth = sraven.SIZES[preset].n_layers
@@ -27,11 +28,12 @@ def probes_and_scores(store: Store, preset: str) -> pd.DataFrame:
 
 
 def _last_layer(table: pd.DataFrame, score: str) -> pd.DataFrame:
-    """Return the mean of a score over the last layer of every trained run, as `probe` by `id`."""
+    """Return the mean of a score over the last layer of every run, as `probe` and `untrained` by `id`."""
     if table.empty:
-        return pd.DataFrame({"id": pd.Series(dtype=str), "probe": pd.Series(dtype=float)})
-    trained = table[(table["model"] == "trained") & (table["layer"] == table["layer"].max())]
-    return trained.groupby("id")[score].mean().rename("probe").reset_index()
+        return pd.DataFrame({"id": pd.Series(dtype=str), "probe": pd.Series(dtype=float), "untrained": []})
+    last = table[table["layer"] == table["layer"].max()]
+    means = last.pivot_table(score, index="id", columns="model")
+    return means.rename(columns={"trained": "probe"}).rename_axis(columns=None).reset_index()
 
 
 def correlations(probes: pd.DataFrame) -> pd.DataFrame:
@@ -42,8 +44,10 @@ def correlations(probes: pd.DataFrame) -> pd.DataFrame:
 
     Returns: a row per task, and one over both, for ranks within the tasks, since their scores have different units.
         `given training score` is the partial correlation, which leaves out what goes with the score on training tasks.
+        `before training` has the probe of the same weights before their first step, `gain` the difference of the two.
     """
-    ranks = probes.groupby("task")[["probe", "heldout", "test"]].rank(pct=True)
+    probes = probes.assign(gain=probes["probe"] - probes["untrained"])
+    ranks = probes.groupby("task")[["probe", "untrained", "gain", "heldout", "test"]].rank(pct=True)
     parts = {TASK_NAMES[task]: ranks[probes["task"] == task] for task in TASK_NAMES if task in set(probes["task"])}
     rows = {name: _correlation(part) for name, part in [*parts.items(), ("both, ranks within each", ranks)]}
     return pd.DataFrame(rows).T
@@ -56,6 +60,7 @@ def _correlation(ranks: pd.DataFrame) -> dict[str, object]:
     given = _partial(rho.loc["probe", "heldout"], rho.loc["probe", "test"], rho.loc["heldout", "test"])
     return {
         "runs": len(ranks), "probe with held-out score": str(whole).strip(),
+        "before training": _words(rho.loc["untrained", "heldout"]), "gain": _words(rho.loc["gain", "heldout"]),
         "with training score": _words(rho.loc["probe", "test"]),
         "training with held-out score": _words(rho.loc["heldout", "test"]),
         "probe with held-out, given training score": _words(given),

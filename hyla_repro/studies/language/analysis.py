@@ -4,9 +4,11 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 
-from hyla_repro.results.summary import Results
-from hyla_repro.studies.language.runs import SIZES, TASK
+from hyla_repro.results.methods import NAMES
+from hyla_repro.results.summary import Results, mean_and_error
+from hyla_repro.studies.language.runs import METHODS, SIZES, TASK, TINY
 from hyla_repro.tasks.language import Language, n_gram_loss, texts
 
 ORDER = 5
@@ -28,7 +30,7 @@ def n_gram_bits(text: str, split: str, order: int = ORDER) -> float:
 def bits(runs: pd.DataFrame, task: Language) -> pd.DataFrame:
     """Return the runs of a task's text, their losses in bits per character instead of nats per token."""
     own = runs[(runs["text"] == task.text) & (runs["tokenizer"] == task.tokenizer)]
-    return own.assign(**{split: task.bits_per_character(own[split], split) for split in task.evaluation_splits})
+    return own.assign(**{split: task.bits_per_character(own[split], split) for split in task.evaluation_splits if split in own})
 
 
 def by_seed(results: Results, split: str) -> pd.DataFrame:
@@ -37,3 +39,39 @@ def by_seed(results: Results, split: str) -> pd.DataFrame:
     if best.empty:
         return best
     return bits(best, main_task(results.preset)).pivot(index="seed", columns="variant", values=split)
+
+
+def lines(task: Language) -> dict[str, float]:
+    """Return the 5-gram model's bits per character on every split of a committed text, nothing for other texts."""
+    facts = texts.facts(task.text)
+    if facts is None or "file" not in facts:
+        return {}
+    return {split: n_gram_bits(task.text, split) for split in task.evaluation_splits}
+
+
+def rates(runs: pd.DataFrame, task: Language) -> pd.DataFrame:
+    """Return the first seed's loss on validation in bits per character, by method and learning rate, the best marked."""
+    first = bits(runs[runs["seed"] == 0], task)
+    table = first.pivot(index="variant", columns="learning_rate", values="validation").reindex(METHODS).dropna(how="all")
+    best = table.idxmin(axis=1)
+    marked = {rate: [f"{loss:.3f}" + (" (best)" if best[method] == rate else "") for method, loss in column.items()]
+              for rate, column in table.items()}  # fmt: skip
+    return pd.DataFrame(marked, index=[NAMES[method] for method in table.index]).rename_axis(columns="learning rate")
+
+
+def tiny(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the loss on the last tenth of tiny Shakespeare in nats per character, beside the published one."""
+    own = runs[runs["text"] == TINY]
+    ours = mean_and_error(own["validation"].mean(), own["validation"].sem(), 3) if len(own) else "not trained"
+    rows = {"nanoGPT's recipe, its text (published)": "1.88", f"ours, our text, {len(own)} seeds": ours}
+    if len(own):
+        counted = n_gram_bits(TINY, "validation") * np.log(2)
+        rows["5-gram model, our text"] = f"{counted:.3f}"
+    return pd.DataFrame({"nats per character": rows})
+
+
+def samples(table: pd.DataFrame) -> Styler:
+    """Return what the models wrote, a column for each method."""
+    written = {NAMES[method]: part["text"].iloc[0].strip() for method, part in table.groupby("variant", sort=False)}
+    shown = pd.DataFrame([written])
+    return shown.style.hide(axis="index").format(escape="html").set_properties(**{"white-space": "pre-wrap", "vertical-align": "top"})
