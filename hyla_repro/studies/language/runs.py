@@ -45,7 +45,7 @@ class Sizes(NamedTuple):
 # section on language; it states neither context nor steps, but 130 billion tokens, which are these steps of 1024.
 SIZES = {
     "smoke": Sizes("shakespeare", "characters", 32, 2, 32, 16, 64, 60, 16, 10, 200),
-    "laptop": Sizes("shakespeare", "characters", 128, 4, 128, 64, 192, 4_000, 32, 200, 2_000),
+    "laptop": Sizes("shakespeare", "characters", 128, 4, 128, 64, 192, 6_000, 8, 200, 500),
     "paper": Sizes("c4", "bpe_32000", 1024, 6, 512, 64, 2048, 496_000, 256, 1_000, 8_000),
 }
 # Every method has the same rates to choose from; the first seed decides, by loss on validation.
