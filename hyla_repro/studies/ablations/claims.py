@@ -77,7 +77,7 @@ def _both_components(store: Store | None, task: str) -> Claim:
 
 
 def _experts(store: Store | None, task: str) -> Claim:
-    return _compared("experts", "a mixture of experts does not do the same.", task, store,
+    return _compared("experts", "HYLA leads linear and softmax attention with a mixture of experts.", task, store,
                      ("linear_moe", "softmax_moe"), "HYLA minus linear and softmax attention with experts; the paper's "
                      "numbers by Welch's t from its standard errors")  # fmt: skip
 
