@@ -28,7 +28,7 @@ CHANGES: dict[str, Any] = {
 }
 MODEL_CHANGES: dict[str, Any] = {
     "variant": "linear", "n_layers": 3, "d_model": 12, "n_heads": 2, "qk_dim": 9, "v_dim": 9, "d_ff": 14,
-    "causal": True, "feed_forward": "swiglu",
+    "causal": True, "feed_forward": "swiglu", "position": "rotary",
 }  # fmt: skip
 # Fields with one allowed value only, and those that the task fixes.
 FIXED = {"task_name", "precision", "semantics", "model"}

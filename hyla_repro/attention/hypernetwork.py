@@ -1,5 +1,6 @@
 """Multi-head attention as a hypernetwork: the module, which projects tokens and calls `attend` (sections 2 and 3)."""
 
+from collections.abc import Callable
 from typing import Any, SupportsIndex
 
 import torch
@@ -13,7 +14,7 @@ from hyla_repro.attention.cache import Cache
 from hyla_repro.attention.functional import KEY_REDUCTIONS, attend, latent_code
 from hyla_repro.attention.masks import split_masks
 from hyla_repro.attention.normalizers import NORMALIZERS
-from hyla_repro.attention.projections import Projections
+from hyla_repro.attention.projections import Heads, Projections
 from hyla_repro.attention.value_networks import VALUE_NETWORKS, Activation, as_activation
 from hyla_repro.attention.variants import VARIANTS, Variant
 from hyla_repro.errors import choose
@@ -125,6 +126,7 @@ class HypernetworkAttention(Projections):
         *,
         score_bias: Float[Tensor, "#b #h #q #k"] | None = None,
         code_scale: Float[Tensor, "#b #h #q #k"] | None = None,
+        rotate: Callable[[Heads], Heads] | None = None,
         cache: Cache | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend, and return the outputs with the latent code (b, h, q, k).
@@ -139,6 +141,8 @@ class HypernetworkAttention(Projections):
             is_causal: without an attn_mask, let query q see keys up to q (aligned at the last key).
             score_bias: finite numbers added to the scores, such as a relative position bias; never a mask.
             code_scale: factor on the normalised code, for dropout masks drawn by the caller.
+            rotate: applied to the projected queries, and to the keys (b, h, t, d) before a cache takes them, such as a
+                rotation by positions.
             cache: takes the keys and values (b, h, k, d) of these tokens, gives those of all so far: a `KeyValueCache`,
                 or a host library's own.
 
@@ -151,12 +155,14 @@ class HypernetworkAttention(Projections):
             return self._forward_nested(
                 (query, key, value), key_padding_mask, attn_mask, need_weights=need_weights, cache=cache,
                 average_attn_weights=average_attn_weights, is_causal=is_causal, score_bias=score_bias,
-                code_scale=code_scale,
+                code_scale=code_scale, rotate=rotate,
             )  # fmt: skip
         self._check_tokens(query, key, value)
         if query.ndim == 2 and key_padding_mask is not None:
             key_padding_mask = rearrange(_unbatched(key_padding_mask), "k -> 1 k")
         queries, keys, values = self._project(*self._batches_first(query, key, value))
+        if rotate is not None:
+            queries, keys = rotate(queries), rotate(keys)
         if cache is not None:
             keys, values = cache(keys, values)
         n_keys = keys.shape[2]

@@ -15,13 +15,17 @@ from pydantic import (
 from hyla_repro.attention.variants import VARIANTS
 from hyla_repro.errors import choose
 
+# Fields that came later, and what they were before they were there: runs with that keep their identity.
+_LATER = {"n_experts": None, "experts_per_token": None, "position": "relative"}
+
 
 class TransformerConfig(BaseModel):
     """Sizes and kind of a transformer; every field that changes a result must be given.
 
     Exactly one of n_inputs (a linear embedding of vectors) and vocab_size (a token embedding, tied to the
     read-out) is set. qk_dim and v_dim are totals over the heads. n_experts, each of width d_ff, and experts_per_token
-    belong to the feed-forward "moe" and to no other.
+    belong to the feed-forward "moe" and to no other. position "relative" is a table of scores in each layer, "rotary"
+    turns queries and keys and has no parameters.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +45,7 @@ class TransformerConfig(BaseModel):
     feed_forward: Literal["gelu", "swiglu", "moe"] = "gelu"
     n_experts: int | None = Field(default=None, ge=2)
     experts_per_token: int | None = Field(default=None, ge=1)
+    position: Literal["relative", "rotary"] = "relative"
 
     @field_validator("variant")
     @classmethod
@@ -52,6 +57,11 @@ class TransformerConfig(BaseModel):
         for name, width in (("qk_dim", self.qk_dim), ("v_dim", self.v_dim)):
             if width % self.n_heads:
                 raise ValueError(f"{name}={width} does not split into n_heads={self.n_heads} heads")
+        if self.position == "rotary" and (self.qk_dim // self.n_heads) % 2:
+            raise ValueError(
+                f"position='rotary' turns pairs of channels: qk_dim={self.qk_dim} in n_heads={self.n_heads} heads "
+                f"gives each {self.qk_dim // self.n_heads}, and needs an even number"
+            )
         vectors = (self.n_inputs is not None, self.n_outputs is not None)
         if vectors != (self.vocab_size is None,) * 2:
             raise ValueError("give n_inputs and n_outputs for vectors, or vocab_size alone for tokens")
@@ -66,6 +76,5 @@ class TransformerConfig(BaseModel):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_absent_experts(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        # Runs without experts keep the identity that they had before there were any.
-        return {k: v for k, v in serialize(self).items() if v is not None or "expert" not in k}
+    def _without_what_came_later(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {k: v for k, v in serialize(self).items() if k not in _LATER or v != _LATER[k]}

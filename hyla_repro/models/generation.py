@@ -72,7 +72,7 @@ def _draw(
     if top_k is not None:
         scores, tokens = scores.topk(top_k)
     scores = scores.double()
-    total = (scores / temperature).exp().cumsum(-1)
+    total = ((scores - reduce(scores, "b k -> b 1", "max")) / temperature).exp().cumsum(-1)
     if not total.isfinite().all():
         raise ValueError("the model's outputs are not finite numbers, so there is nothing to draw from")
     passed = torch.searchsorted(total, uniform.unsqueeze(-1) * total[:, -1:], right=True)

@@ -1,4 +1,10 @@
-"""Relative position bias, with the buckets that the authors' release really uses (section 3 of the paper)."""
+"""Where tokens stand: relative position bias, with the buckets that the release really uses, and rotary positions.
+
+A position module takes the number of tokens so far and how many of the last are queries. What it returns is the
+argument of HypernetworkAttention that its `argument` names.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -6,6 +12,9 @@ from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from hyla_repro.attention.projections import Heads
+from hyla_repro.models.config import TransformerConfig
 
 
 def relative_position_buckets(n_positions: int) -> Int[Tensor, "q k"]:
@@ -32,6 +41,7 @@ def relative_position_buckets(n_positions: int) -> Int[Tensor, "q k"]:
 class RelativePositionBias(nn.Module):
     """One learned score per head and bucket, added to the scores of every layer's own table (T5 style)."""
 
+    argument = "score_bias"
     one_hot: Tensor
 
     def __init__(self, n_heads: int, n_positions: int) -> None:
@@ -45,9 +55,60 @@ class RelativePositionBias(nn.Module):
 
         Raises: ValueError for more tokens than the table has positions.
         """
-        if n_tokens > self.table.shape[1]:
-            raise ValueError(f"{n_tokens} tokens exceed n_positions={self.table.shape[1]} of this model")
+        _expect_room(n_tokens, self.table.shape[1])
         chosen = self.one_hot[n_tokens - (last or n_tokens) : n_tokens, :n_tokens]
         # Exactly table[:, buckets], as a product: for the gradient of indexing, torch 2.13's compiler writes out of
         # bounds at some sizes (3 heads, 7 positions, 2 threads).
         return einsum(self.table, chosen, "h bucket, q k bucket -> h q k").unsqueeze(0)
+
+
+class RotaryPosition(nn.Module):
+    """Turns queries and keys by angles that grow with their position: scores then depend on distances alone.
+
+    Channels i and i + d / 2 of a head are one complex number, which position p multiplies by
+    exp(1j p 10000^(-2 i / d)). Halves rather than neighbours, because they are contiguous; which channels are paired
+    only names the rows of W^query and W^key in another order.
+
+    Args:
+        d_head: width of a head's queries and keys, even.
+        n_positions: how many positions there are angles for.
+
+    Source: Su et al., RoFormer (2021), whose pairs are neighbours. The paper has rotary positions in language models
+        and gives no base, the release has none.
+    """
+
+    argument = "rotate"
+    turns: Tensor
+
+    def __init__(self, d_head: int, n_positions: int) -> None:
+        super().__init__()
+        # In float64: in float32 an angle of thousands of radians is off by more than a number's rounding.
+        angles = np.outer(np.arange(n_positions), 10_000.0 ** (-np.arange(0, d_head, 2) / d_head))
+        turns = torch.from_numpy(np.stack([np.cos(angles), np.sin(angles)])).float()
+        self.register_buffer("turns", turns, persistent=False)
+
+    def forward(self, n_tokens: int, last: int | None = None) -> Callable[[Heads], Heads]:
+        """Return a function that turns heads of the last of n_tokens tokens, as many as it is given.
+
+        Raises: ValueError for more tokens than there are positions.
+        """
+        _expect_room(n_tokens, self.turns.shape[1])
+
+        def rotate(heads: Heads) -> Heads:
+            cos, sin = self.turns[:, n_tokens - heads.shape[2] : n_tokens].to(heads.dtype)
+            real, imaginary = heads.chunk(2, dim=-1)
+            return torch.cat([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
+
+        return rotate
+
+
+def _expect_room(n_tokens: int, n_positions: int) -> None:
+    if n_tokens > n_positions:
+        raise ValueError(f"{n_tokens} tokens exceed n_positions={n_positions} of this model")
+
+
+def build_position(config: TransformerConfig) -> RelativePositionBias | RotaryPosition:
+    """Return one layer's kind of position that a configuration names."""
+    if config.position == "rotary":
+        return RotaryPosition(config.qk_dim // config.n_heads, config.n_positions)
+    return RelativePositionBias(config.n_heads, config.n_positions)

@@ -1,5 +1,6 @@
 """The transformer of all experiments: pre-LayerNorm blocks around hypernetwork attention (paper, appendix)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -9,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hyla_repro.attention import VARIANTS, HypernetworkAttention
+from hyla_repro.attention import VARIANTS, HypernetworkAttention, KeyValueCache
 from hyla_repro.counter_rng import CounterRNG
 from hyla_repro.models.config import TransformerConfig
 from hyla_repro.models.feed_forward import MixtureOfExperts, build_feed_forward
-from hyla_repro.models.position import RelativePositionBias
+from hyla_repro.models.position import build_position
 
 
 class Block(nn.Module):
@@ -24,7 +25,7 @@ class Block(nn.Module):
         variant = VARIANTS[config.variant]
         self.causal = config.causal
         self.norm1 = nn.LayerNorm(config.d_model, eps=1e-6)
-        self.position = RelativePositionBias(config.n_heads, config.n_positions)
+        self.position = build_position(config)
         self.attention = HypernetworkAttention(
             config.d_model, config.n_heads, normalizer=variant.normalizer, value_network=variant.value_network,
             qk_dim=config.qk_dim, v_dim=config.v_dim,
@@ -33,15 +34,20 @@ class Block(nn.Module):
         self.feed_forward = build_feed_forward(config)
 
     def forward(
-        self, x: Float[Tensor, "b k m"], last: int | None = None, code_scale: Tensor | None = None
+        self,
+        x: Float[Tensor, "b t m"],
+        last: int | None = None,
+        code_scale: Tensor | None = None,
+        cache: KeyValueCache | None = None,
     ) -> tuple[Float[Tensor, "b q m"], Float[Tensor, "b h q k"], Float[Tensor, ""]]:
         """Return outputs, latent code, and the imbalance of the experts, 0 without any."""
-        bias = self.position(x.shape[1], last)
+        n_tokens = x.shape[1] + (0 if cache is None else len(cache))
+        place = {self.position.argument: self.position(n_tokens, last or x.shape[1])}
         normed = self.norm1(x)
         # Slicing keeps `query is key` where every token is read, so that one matrix product projects all three.
         query, residual = (normed, x) if last is None else (normed[:, -last:], x[:, -last:])
         mixed, code = self.attention(
-            query, normed, normed, is_causal=self.causal, score_bias=bias, code_scale=code_scale
+            query, normed, normed, is_causal=self.causal, code_scale=code_scale, cache=cache, **place
         )
         z = residual + mixed
         normed = self.norm2(z)
@@ -100,32 +106,40 @@ class Transformer(nn.Module):
         last: int | None = None,
         code_scales: Float[Tensor, "l q k"] | None = None,
         return_imbalance: bool = False,
+        caches: Sequence[KeyValueCache] | None = None,
     ) -> Tensor | tuple[Tensor, list[Tensor]] | tuple[Tensor, Tensor]:
         """Map inputs (b, t, n_inputs), or tokens (b, t), to outputs (b, q, n_outputs).
 
         Args:
             return_codes: also return the latent codes of every layer.
-            last: read out only this many last tokens. The final block then computes only their queries, which
-                changes nothing but the time: a two-layer model read at one token needs half the work.
+            last: read out only this many last tokens, all if None. The final block then computes only their queries,
+                which changes nothing but the time: a two-layer model read at one token needs half the work.
             code_scales: one factor per layer and pair on the normalised codes (dropout), shared by batch and heads.
             return_imbalance: also return the load-balancing loss of the experts, summed over layers.
+            caches: one KeyValueCache per layer, of a causal model. Inputs then go on with the text that they hold, and
+                join it.
 
         Returns: outputs; with return_codes also one code per layer, the final one of the read-out queries only; with
             return_imbalance a scalar instead.
-        Raises: ValueError for inputs of the wrong width, more tokens than n_positions, or `last` beyond the tokens.
+        Raises: ValueError for inputs of the wrong width, more tokens than n_positions, `last` beyond the tokens, or
+            caches that do not fit.
         """
         expected = (3, self.config.n_inputs) if self.config.vocab_size is None else (2, inputs.shape[-1])
         if (inputs.ndim, inputs.shape[-1]) != expected:
             raise ValueError(f"inputs of shape {tuple(inputs.shape)} do not fit: need {self._input_shape()}")
         if last is not None and not 1 <= last <= inputs.shape[1]:
             raise ValueError(f"last={last} is out of range: these inputs have 1 to {inputs.shape[1]} tokens to read")
+        if caches is not None:
+            self._check_caches(caches)
+        if last == inputs.shape[1]:
+            last = None
         x, codes, imbalances = self.embedding(inputs), [], []
         for index, block in enumerate(self.blocks):
             queries = last if index == len(self.blocks) - 1 else None
             scale = None if code_scales is None else rearrange(code_scales[index], "q k -> 1 1 q k")
             if scale is not None and queries is not None:
                 scale = scale[:, :, -queries:]
-            x, code, imbalance = block(x, queries, scale)
+            x, code, imbalance = block(x, queries, scale, None if caches is None else caches[index])
             codes.append(code)
             imbalances.append(imbalance)
         x = self.norm(x)
@@ -136,6 +150,15 @@ class Transformer(nn.Module):
         if return_imbalance:
             return outputs, torch.stack(imbalances).sum()
         return (outputs, codes) if return_codes else outputs
+
+    def _check_caches(self, caches: Sequence[KeyValueCache]) -> None:
+        if not self.config.causal:
+            raise ValueError("caches need a model with causal=True: in this one, later tokens change the earlier ones")
+        lengths, n_layers = [len(cache) for cache in caches], len(self.blocks)
+        if not len(lengths) == len(set(map(id, caches))) == n_layers or len(set(lengths)) > 1:
+            raise ValueError(
+                f"caches of lengths {lengths} do not fit: give {n_layers} KeyValueCache of one text, one for each layer"
+            )
 
     def _input_shape(self) -> str:
         if self.config.vocab_size is None:

@@ -54,12 +54,13 @@ def seconds_of(budget: str) -> float:
 def forward_products(run: Experiment) -> list[Product]:
     """Return the matrix products of one forward pass over a batch, those of the embedding first.
 
-    The last layer computes only the queries that are read out.
+    The last layer computes only the queries that are read out. An embedding of tokens is no product.
     """
     model, b, t = run.model, run.batch_size, run.model.n_positions
     heads, d_qk, d_v = model.n_heads, model.qk_dim // model.n_heads, model.v_dim // model.n_heads
     network = VARIANTS[model.variant].value_network
-    products: list[Product] = [(1, b * t, model.n_inputs or 0, model.d_model)]
+    embedding = [] if model.n_inputs is None else [(1, b * t, model.n_inputs, model.d_model)]
+    products: list[Product] = [*embedding]
     for layer in range(model.n_layers):
         q = run.n_read if layer == model.n_layers - 1 else t
         if q == t:
@@ -78,9 +79,9 @@ def forward_products(run: Experiment) -> list[Product]:
         products.append((1, b * q, model.v_dim, model.d_model))
         if model.n_experts is not None:
             products.append((1, b * q, model.d_model, model.n_experts))  # router
-        experts = model.n_experts or 1
-        products += experts * [(1, b * q, model.d_model, model.d_ff), (1, b * q, model.d_ff, model.d_model)]
-    products.append((1, b * run.n_read, model.d_model, model.n_outputs or 0))
+        up, down = (1, b * q, model.d_model, model.d_ff), (1, b * q, model.d_ff, model.d_model)
+        products += [up, up, down] if model.feed_forward == "swiglu" else (model.n_experts or 1) * [up, down]
+    products.append((1, b * run.n_read, model.d_model, model.n_outputs or model.vocab_size or 0))
     return products
 
 
@@ -89,8 +90,8 @@ def step_flop(run: Experiment) -> int:
 
     Each product of the forward pass has two in the backward pass, the embedding only one: its inputs need no gradient.
     """
-    embedding, *others = (2 * b * m * k * n for b, m, k, n in forward_products(run))
-    return 2 * embedding + 3 * sum(others)
+    flop = [2 * b * m * k * n for b, m, k, n in forward_products(run)]
+    return 3 * sum(flop) - (0 if run.model.n_inputs is None else flop[0])
 
 
 def total_flop(run: Experiment) -> float:

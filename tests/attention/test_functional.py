@@ -188,6 +188,47 @@ def test_cache_gives_what_the_whole_sequence_gives(variant: str, steps: tuple[in
     torch.testing.assert_close(torch.cat(outputs, dim=1), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_rotation_is_of_projected_queries_and_keys_before_the_cache(variant: str) -> None:
+    module, x = HypernetworkAttention(14, 7, variant=variant, dtype=torch.float64), draw(BATCH, KEYS, 14)
+    seen: list[Tensor] = []
+    factors = torch.tensor([1.0, -2.0], dtype=torch.float64)
+
+    def rotate(heads: Tensor) -> Tensor:
+        seen.append(heads)
+        return heads * factors
+
+    plain, cache = module(x, x, x)[0], KeyValueCache()
+    turned = module(x[:, 1:], x, x, rotate=rotate, cache=cache)[0]
+    queries, keys, values = module._project(x, x, x)
+    for heads, expected in zip(seen, (queries[:, :, 1:], keys), strict=True):
+        torch.testing.assert_close(heads, expected, rtol=0, atol=1e-12)
+    assert torch.equal(cache.keys, seen[1] * factors)
+    torch.testing.assert_close(cache.values, values, rtol=0, atol=1e-12)
+    assert (turned - plain[:, 1:]).abs().max() > 1e-3
+    # A factor on queries and keys is its square on the queries' projection alone.
+    with torch.no_grad():
+        module.in_proj_weight[:14] *= factors.square().repeat(7).unsqueeze(-1)
+        module.in_proj_bias[:14] *= factors.square().repeat(7)
+    torch.testing.assert_close(turned, module(x[:, 1:], x, x)[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tokens_are_rotated_as_each_alone() -> None:
+    module = HypernetworkAttention(14, 7, variant="softmax", dtype=torch.float64)
+    texts = [draw(length, 14, seed=length) for length in (3, 5)]
+    places = torch.arange(1.0, 6.0, dtype=torch.float64).unsqueeze(-1)
+
+    def rotate(heads: Tensor) -> Tensor:
+        return heads * places[: heads.shape[2]]
+
+    nested = torch.nested.as_nested_tensor(texts)
+    outputs = module(nested, nested, nested, rotate=rotate)[0]
+    for text, output in zip(texts, outputs.unbind(), strict=True):
+        torch.testing.assert_close(output, module(text, text, text, rotate=rotate)[0], rtol=0, atol=1e-12)
+        assert (output - module(text, text, text)[0]).abs().max() > 1e-3
+
+
 def test_a_cache_of_other_tokens_is_refused() -> None:
     module, cache = HypernetworkAttention(14, 7, dtype=torch.float64), KeyValueCache()
     x = draw(BATCH, KEYS, 14)

@@ -59,6 +59,20 @@ def test_last_has_the_gradients_of_the_slice(variant: str) -> None:
         torch.testing.assert_close(some, whole, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(("last", "at_once"), [(None, True), (TOKENS, True), (TOKENS - 1, False)])
+def test_reading_all_tokens_is_reading_without_last(last: int | None, at_once: bool) -> None:
+    """To the bit, and at the same speed: the final block projects queries, keys and values at once."""
+    model, x, projected = make(), draw(BATCH, TOKENS, INPUTS), []
+    expected = model(x)
+    model.blocks[-1].attention.register_forward_pre_hook(lambda module, tokens: projected.append(tokens))
+    outputs = model(x, last=last)
+    ((query, key, value),) = projected
+    assert (query is key is value) == at_once
+    assert outputs.shape[1] == (last or TOKENS)
+    if at_once:
+        assert torch.equal(outputs, expected)
+
+
 @pytest.mark.parametrize("last", [0, -1, TOKENS + 1, TOKENS + 3])
 def test_last_beyond_the_tokens_is_named(last: int) -> None:
     with pytest.raises(ValueError, match=f"last={last}"):

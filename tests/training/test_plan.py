@@ -1,12 +1,15 @@
 """Costs: operations counted against torch's own counter, hours scaled from timed runs."""
 
 import pytest
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from hyla_repro.experiment import Experiment
 from hyla_repro.models.transformer import Transformer
 from hyla_repro.results.methods import METHODS
 from hyla_repro.studies import experiments
 from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
+from hyla_repro.studies.sraven.runs import sraven
 from hyla_repro.training.plan import Timed, describe, minutes_per_run, seconds_of, step_flop, total_flop, with_values
 
 
@@ -21,6 +24,33 @@ def test_operations_are_those_that_torch_counts(variant: str, experts: dict) -> 
         task.loss(model(batch.inputs, last=1), batch).backward()
     # torch also counts the small product that adds position tables, which is no work that a model must do.
     assert counter.get_total_flops() == pytest.approx(step_flop(run), rel=0.01)
+
+
+@pytest.mark.parametrize("reads_all", [True, False], ids=["all", "last"])
+@pytest.mark.parametrize("feed_forward", ["gelu", "swiglu"])
+@pytest.mark.parametrize("variant", ["softmax", "hyla"])
+def test_operations_of_token_models_are_those_that_torch_counts(
+    variant: str, feed_forward: str, reads_all: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exactly: rotary positions have no product, and heads of width 8 are mixed by products that torch counts."""
+    tokens = {
+        "n_inputs": None, "n_outputs": None, "vocab_size": 97, "n_positions": 16, "v_dim": 64, "causal": True,
+        "feed_forward": feed_forward, "position": "rotary",
+    }  # fmt: skip
+    run = fuzzy_logic("laptop", variant, 0, n_examples=16)
+    run = run.model_copy(update={"batch_size": 3, "model": run.model.model_copy(update=tokens)})
+    if reads_all:
+        monkeypatch.setattr(Experiment, "n_read", property(lambda run: run.model.n_positions))
+    model, text = Transformer(run.model).initialize(0), torch.arange(48).reshape(3, 16)
+    with FlopCounterMode(display=False) as counter:
+        model(text, last=run.n_read).square().sum().backward()
+    assert counter.get_total_flops() == step_flop(run)
+
+
+def test_operations_of_runs_that_were_timed_never_change() -> None:
+    """Hours are scaled by them: a new value here needs all measurements anew."""
+    assert step_flop(fuzzy_logic("paper", "hyla", 0)) == 2_015_592_448
+    assert step_flop(sraven("paper", "hyla_moe", 0)) == 26_430_406_656
 
 
 def test_deeper_value_networks_cost_more() -> None:
