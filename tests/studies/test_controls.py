@@ -39,8 +39,10 @@ NO_LABELS = {
 # Once they are committed, these belong to OF_METHODS.
 NO_RUNS = {
     "4-hyla-long": "no run of 48 000 steps is committed; its rule is that of a1-sraven-main",
+    **{f"6-{name}{end}": "not all language models are trained"
+       for name in ("near", "between", "n-gram") for end in ("", "-milton")},
     "4-hyla-tuned": "not all settings of the optimiser are trained; its rule is that of a1-sraven-main",
-}
+}  # fmt: skip
 # By the names of methods, and by the places along an axis.
 OF_METHODS = {"2c-main", "2c-heldout", "4-hyla-small", "a1-code-twice", "a1-code-twice-mean", "a1-softmax-between",
               "a1-both-components", "a1-experts", "a1-sraven-main", "a1-sraven-order", "a1-sraven-both-components",

@@ -13,6 +13,7 @@ from hyla_repro.results.summary import paper_values, summarize
 from hyla_repro.studies import experiments, style
 from hyla_repro.studies.ablations.figures import tablea1
 from hyla_repro.studies.fuzzy_logic.figures import fig2c, fig2d, figa3
+from hyla_repro.studies.language import runs as language
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +56,8 @@ def test_a_single_method_with_a_single_run_draws(variant: str) -> None:
 
 
 def test_methods_keep_their_colours_and_differ_in_marker() -> None:
-    assert len(set(style.COLORS.values())) == len(set(style.MARKERS.values())) == len(METHODS)
+    assert {*METHODS, *language.METHODS} <= style.COLORS.keys() == style.MARKERS.keys()
+    assert len(set(style.COLORS.values())) == len(set(style.MARKERS.values())) == len(style.COLORS)
 
 
 def test_ablations_show_every_variant_in_the_order_of_the_table() -> None:

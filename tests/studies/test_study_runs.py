@@ -14,6 +14,8 @@ from hyla_repro.studies.sraven.runs import sraven
 FIGURES = sorted(with_runs())
 # Other depths than the main one are shown with one seed.
 CODES = ("fig5a", "fig5e", "fig5f")
+# Longer runs than the paper's, and codes of rates that are not chosen yet.
+NONE = [("long", "paper"), ("letters", "paper"), ("letters", "laptop")]
 
 
 def sraven_runs(figure: str, preset: str) -> list[Experiment]:
@@ -23,10 +25,11 @@ def sraven_runs(figure: str, preset: str) -> list[Experiment]:
 @pytest.mark.parametrize(("figure", "preset"), list(product(["all", *FIGURES], PRESETS)))
 def test_every_figure_builds_at_every_scale(figure: str, preset: str) -> None:
     runs = experiments(figure, preset)
-    assert bool(runs) == ((figure, preset) != ("long", "paper")), "the paper trained no longer runs"
+    assert bool(runs) == ((figure, preset) not in NONE), "a figure without runs"
     assert len({run.id for run in runs}) == len(runs)
     seeds = {"smoke": {0}}.get(preset, {0, 1, 2})
-    first = [run for run in runs if run.seed in seeds]
+    # Language tries learning rates with the first seed, and trains the chosen ones with the others.
+    first = [run for run in runs if run.seed in seeds and run.task_name != "language"]
     settings = {run.model_copy(update={"seed": 0}).id for run in first}
     if figure not in CODES:
         assert len(first) == len(settings) * len(seeds), "not every setting has every seed"

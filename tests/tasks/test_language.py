@@ -207,7 +207,9 @@ def test_a_text_that_is_not_prepared_says_how_it_can_be(no_cache: Path) -> None:
     task = Language(text="c4", tokenizer="bpe_32000", context=16)
     assert task.vocab_size == 32_000
     assert task.evaluation_splits == ("validation",)
-    with pytest.raises(DataError, match=r"text 'c4' is not prepared in .*: `hyla-repro text c4` does it, which needs a "):
+    with pytest.raises(
+        DataError, match=r"text 'c4' is not prepared in .*: `hyla-repro text c4` does it, which needs a "
+    ):
         task.batch("train", 0, 1)
 
 
@@ -280,7 +282,9 @@ def test_a_prepared_text_is_the_same_task(no_cache: Path) -> None:
 
 def test_preparing_again_or_half_a_text_leaves_nothing_behind(no_cache: Path) -> None:
     documents = {"train": [{"text": "to be or not to be"}], "validation": [{"words": "none"}]}
-    with pytest.raises(ValueError, match="the validation split of 'small' has no text: its documents need a field 'text'"):
+    with pytest.raises(
+        ValueError, match="the validation split of 'small' has no text: its documents need a field 'text'"
+    ):
         prepare_text("small", 100, 300, documents)
     assert not list((no_cache / "texts").iterdir())
     prepare_text("small", 100, 300, {"train": documents["train"]})

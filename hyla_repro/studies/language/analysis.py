@@ -30,7 +30,9 @@ def n_gram_bits(text: str, split: str, order: int = ORDER) -> float:
 def bits(runs: pd.DataFrame, task: Language) -> pd.DataFrame:
     """Return the runs of a task's text, their losses in bits per character instead of nats per token."""
     own = runs[(runs["text"] == task.text) & (runs["tokenizer"] == task.tokenizer)]
-    return own.assign(**{split: task.bits_per_character(own[split], split) for split in task.evaluation_splits if split in own})
+    return own.assign(
+        **{split: task.bits_per_character(own[split], split) for split in task.evaluation_splits if split in own}
+    )
 
 
 def by_seed(results: Results, split: str) -> pd.DataFrame:
@@ -52,7 +54,9 @@ def lines(task: Language) -> dict[str, float]:
 def rates(runs: pd.DataFrame, task: Language) -> pd.DataFrame:
     """Return the first seed's loss on validation in bits per character, by method and learning rate, the best marked."""
     first = bits(runs[runs["seed"] == 0], task)
-    table = first.pivot(index="variant", columns="learning_rate", values="validation").reindex(METHODS).dropna(how="all")
+    table = (
+        first.pivot(index="variant", columns="learning_rate", values="validation").reindex(METHODS).dropna(how="all")
+    )
     best = table.idxmin(axis=1)
     marked = {rate: [f"{loss:.3f}" + (" (best)" if best[method] == rate else "") for method, loss in column.items()]
               for rate, column in table.items()}  # fmt: skip
@@ -74,4 +78,8 @@ def samples(table: pd.DataFrame) -> Styler:
     """Return what the models wrote, a column for each method."""
     written = {NAMES[method]: part["text"].iloc[0].strip() for method, part in table.groupby("variant", sort=False)}
     shown = pd.DataFrame([written])
-    return shown.style.hide(axis="index").format(escape="html").set_properties(**{"white-space": "pre-wrap", "vertical-align": "top"})
+    return (
+        shown.style.hide(axis="index")
+        .format(escape="html")
+        .set_properties(**{"white-space": "pre-wrap", "vertical-align": "top"})
+    )

@@ -36,7 +36,9 @@ def claims(store: Store | None) -> list[Claim]:
     return found
 
 
-def _rule(split: str, effects: Callable[[pd.DataFrame, Results, str], tuple[Effect, ...]]) -> Callable[[Results], Outcome]:
+def _rule(
+    split: str, effects: Callable[[pd.DataFrame, Results, str], tuple[Effect, ...]]
+) -> Callable[[Results], Outcome]:
     def decide(results: Results) -> Outcome:
         # The text of another preset may lack the split.
         if split not in main_task(results.preset).evaluation_splits:

@@ -82,7 +82,9 @@ def _import(package: str) -> Any:
         raise MissingPackageError(f"preparing a text needs {package}: `pip install hyla-repro[language]`") from None
 
 
-def _write(folder: Path, name: str, documents: Mapping[str, Iterable[Mapping[str, Any]]], tokens: int, size: int) -> None:
+def _write(
+    folder: Path, name: str, documents: Mapping[str, Iterable[Mapping[str, Any]]], tokens: int, size: int
+) -> None:
     encoding = trained_encoding(islice(_strings(documents["train"]), _FOR_TRAINING), size)
     encoding.save(str(folder / _TOKENIZER))
     end = encoding.token_to_id(_END)

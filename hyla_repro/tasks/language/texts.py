@@ -1,4 +1,6 @@
-"""Texts as files of token numbers: what there is, which characters each split has, and its tokens; without torch.
+"""Texts as files of token numbers: what there is, which characters each split has, and its tokens.
+
+Without torch, and without numpy until tokens are asked for.
 
 A committed text is one compressed file and a JSON that says which ranges of its characters each split has. A prepared
 text (`prepare.py`) is a folder with the token numbers of each split, which are mapped into memory and never read whole.
@@ -9,13 +11,14 @@ import lzma
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hyla_repro import paths
 from hyla_repro.errors import DataError, MissingPackageError, choose
 from hyla_repro.files import sha256
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SPLITS = ("train", "validation", "test", "heldout")
 FACTS = "text.json"
@@ -124,7 +127,7 @@ def _whole(path: Path, digest: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def tokens(name: str, tokenizer: str, split: str) -> np.ndarray:
+def tokens(name: str, tokenizer: str, split: str) -> "np.ndarray":
     """Return the token numbers of a split, as uint16.
 
     Raises: ValueError for an unknown text, tokenizer or split; DataError for files that are missing or altered.
@@ -143,6 +146,8 @@ def tokens(name: str, tokenizer: str, split: str) -> np.ndarray:
     path = prepared_folder(name) / part["file"]
     if not path.exists() or path.stat().st_size != 2 * part["tokens"]:
         raise DataError(f"{path} should have {part['tokens']} tokens of 2 bytes: prepare the text again")
+    import numpy as np
+
     # Copy-on-write, as torch takes no read-only arrays; only the pages that are drawn are ever read.
     return np.memmap(path, dtype=np.uint16, mode="c")
 
@@ -168,13 +173,15 @@ class Characters:
         self.alphabet = alphabet
         self._numbers = {ord(character): number for number, character in enumerate(alphabet)}
 
-    def encode(self, text: str) -> np.ndarray:
+    def encode(self, text: str) -> "np.ndarray":
         """Return token numbers.
 
         Raises: ValueError naming characters that the alphabet lacks.
         """
         if unknown := sorted(set(text) - set(self.alphabet)):
             raise ValueError(f"characters {''.join(unknown)!r} are not in this text's alphabet {self.alphabet!r}")
+        import numpy as np
+
         points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
         table = np.zeros(max(self._numbers) + 1, dtype=np.uint16)
         table[list(self._numbers)] = list(self._numbers.values())
@@ -203,8 +210,10 @@ class Pieces:
         if (found := self._tokenizer.get_vocab_size()) != size:
             raise DataError(f"{path} has another vocabulary: {found} tokens, and {size} are needed")
 
-    def encode(self, text: str) -> np.ndarray:
+    def encode(self, text: str) -> "np.ndarray":
         """Return token numbers."""
+        import numpy as np
+
         # By paragraphs: one string of millions of characters is slow, and pieces do not reach over empty lines.
         parts = text.replace("\n\n", "\n\n\0").split("\0")
         encoded = self._tokenizer.encode_batch(parts, add_special_tokens=False)
