@@ -1,8 +1,8 @@
 """Memory and time of attention by the number of tokens: all pairs at once, in blocks, and torch's softmax attention.
 
 A forward and a backward pass at batch 1 with 8 heads of width 8, one thread, every point in a process of its own: the
-peak is that process's resident memory, `before_mib` what it had before the passes. A point that could need more than
-the limit of memory is left out. `checkpoint` computes blocks of queries again by `torch.utils.checkpoint`.
+peak is the resident memory of the whole process, torch included. Where all pairs at once could need more than the limit
+of memory, the forms that are compared with them are left out. `checkpoint` computes blocks of queries again by `torch.utils.checkpoint`.
 
     python benchmarks/chunked.py --out chunked.csv
 """
@@ -52,16 +52,12 @@ def point(form: str, variant: str, tokens: int, chunk: int) -> dict[str, str | i
     tensors = [torch.randn(1, HEADS, tokens, WIDTH, requires_grad=True) for _ in range(3)]
     weight = torch.randn(1, HEADS, tokens, WIDTH)
     attend(form, variant, chunk, *(x[:, :, :_ROWS] for x in tensors)).sum().backward()  # what a first call loads
-    before, start = _peak_mib(), time.perf_counter()
+    start = time.perf_counter()
     torch.autograd.grad(attend(form, variant, chunk, *tensors), tensors, weight)
     return {
         "variant": variant, "form": form, "tokens": tokens, "chunk": chunk, "seconds": time.perf_counter() - start,
-        "before_mib": before, "peak_mib": _peak_mib(),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10),
     }  # fmt: skip
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def points(tokens: int, limit_gib: float) -> list[tuple[str, str, int, int]]:

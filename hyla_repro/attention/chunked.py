@@ -196,7 +196,7 @@ def _gradients(
         def of_wanted(chosen: Inputs, part: Inputs = part) -> Tensor:
             return function(ctx.plan, part | chosen)
 
-        out, pull = torch.func.vjp(of_wanted, {name: part[name] for name in wanted})
+        out, pull = torch.func.vjp(of_wanted, {name: part[name] for name in wanted})  # type: ignore[misc]
         for name, gradient in pull(_cut("query", cotangent, block).to(out.dtype))[0].items():
             if name not in gradients:
                 gradients[name] = _wide_zeros(gradient, *inputs[name].shape)
