@@ -1,6 +1,6 @@
 """Memory and time of attention by the number of tokens: all pairs at once, in blocks, and torch's softmax attention.
 
-A forward and a backward pass at batch 1 with 8 heads of width 8, in one thread, every point in a process of its own: time
+A forward and a backward pass at batch 1 with 8 heads of width 8, one thread, every point in a process of its own: time
 is that of the processor, the peak the resident memory of the whole process, torch included. Where all pairs at once
 could need more than the limit of memory, they are left out. Up to 2048 tokens the numbers are medians of some rounds,
 and `checkpoint` is there as well: blocks of queries by `torch.utils.checkpoint`.
@@ -8,17 +8,16 @@ and `checkpoint` is there as well: blocks of queries by `torch.utils.checkpoint`
     python benchmarks/chunked.py --out chunked.csv
 """
 
-import json
 import resource
-import subprocess
 import sys
 import time
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated
 
 import pandas as pd
 import torch
+import torch.fx.experimental.symbolic_shapes  # which a first backward pass imports, and no point should pay for
 import typer
 from conclude import conclude
 from torch import Tensor
@@ -52,7 +51,8 @@ def point(form: str, variant: str, tokens: int, chunk: int) -> dict[str, str | i
     torch.manual_seed(0)
     tensors = [torch.randn(1, HEADS, tokens, WIDTH, requires_grad=True) for _ in range(3)]
     weight = torch.randn(1, HEADS, tokens, WIDTH)
-    attend(form, variant, chunk, *(x[:, :, :_ROWS] for x in tensors)).sum().backward()  # what a first call loads
+    few = [x[:, :, :_ROWS] for x in tensors]
+    torch.autograd.grad(attend(form, variant, chunk, *few), few, weight[:, :, :_ROWS])  # what a first call sets up
     start = time.process_time()
     torch.autograd.grad(attend(form, variant, chunk, *tensors), tensors, weight)
     return {
@@ -71,22 +71,14 @@ def points(tokens: int, limit_gib: float) -> list[tuple[str, str, int, int]]:
     return todo + [("chunked", "softmax", tokens, CHUNK)] + [("chunked", "hyla", tokens, size) for size in sizes]
 
 
-def main(
-    rounds: int = 3,
-    limit_gib: float = 8.0,
-    out: Path | None = None,
-    only: Annotated[str, typer.Option(help="measure this one point in this process, and print it")] = "",
-) -> None:
+def main(rounds: int = 3, limit_gib: float = 8.0, out: Path | None = None) -> None:
     """Measure the points of each length in turn, and take medians of the rounds."""
     torch.set_num_threads(1)
-    if only:
-        print(json.dumps(point(*json.loads(only))))
-        return
     rows = []
     for tokens in LENGTHS:
         for _, todo in product(range(rounds if tokens <= SIZES_AT else 1), points(tokens, limit_gib)):
-            command = [sys.executable, __file__, "--only", json.dumps(todo)]
-            rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+            with get_context("fork").Pool(1) as pool:
+                rows.append(pool.apply(point, todo))
             print(rows[-1], flush=True)
     facts = ["variant", "form", "tokens", "chunk"]
     conclude(pd.DataFrame(rows).groupby(facts, sort=False, as_index=False).median(), "cpu", out)
