@@ -1,15 +1,18 @@
 """Attention as a hypernetwork on projected queries, keys and values, called as scaled_dot_product_attention is."""
 
+from typing import SupportsIndex
+
 import torch
 from einops import einsum, rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from hyla_repro.attention.masks import Bias, Masked, broadcast_mask, causal_mask, split_mask
+from hyla_repro.attention.chunked import attend_in_blocks
+from hyla_repro.attention.masks import Bias, Masked, broadcast_mask, causal_mask, per_visible_key, split_mask
 from hyla_repro.attention.normalizers import NORMALIZERS, Code
 from hyla_repro.attention.value_networks import VALUE_NETWORKS, Activation, as_activation
-from hyla_repro.errors import choose
+from hyla_repro.errors import choose, whole_number
 
 # The power of the number n of keys that a query sees, by which its output is divided.
 KEY_REDUCTIONS = {"sum": 0.0, "root": 0.5, "mean": 1.0}
@@ -30,16 +33,34 @@ def attend(
     scale: float | None = None,
     code_scale: Bias = None,
     dropout: float = 0.0,
-) -> tuple[Float[Tensor, "b h q e"], Code]:
-    """Return what each head mixes, and the latent code: the engine of the function and the module, without checks."""
+    chunk: int | None = None,
+    causal: bool = False,
+    n_added: int = 0,
+) -> tuple[Float[Tensor, "b h q e"], Code | None]:
+    """Return what each head mixes, and the latent code: the engine of the function and the module, without checks.
+
+    With a chunk there is no code, and a causal mask is no part of `masked` but `causal`, of all but n_added last keys.
+    """
+    power = KEY_REDUCTIONS[key_reduction]
+    if chunk is not None:
+        if dropout:
+            raise ValueError(
+                f"chunk={chunk} draws no dropout (here {dropout}), which the backward pass would have to draw again: "
+                "set dropout to 0, or draw a code_scale"
+            )
+        mixed = attend_in_blocks(
+            query, key, value, bias, masked, normalizer=normalizer, value_network=value_network,
+            activation=activation, inner_weight=inner_weight, power=power, scale=scale, code_scale=code_scale,
+            chunk=chunk, causal=causal, n_added=n_added,
+        )  # fmt: skip
+        return mixed, None
     code = latent_code(query, key, bias, masked, normalizer, scale)
     if code_scale is not None:
         code = code * code_scale
     if dropout:
         code = F.dropout(code, dropout)
     mixed = VALUE_NETWORKS[value_network](code, value, activation, inner_weight)
-    power = KEY_REDUCTIONS[key_reduction]
-    return (mixed if power == 0.0 else mixed * _per_visible_key(code, masked, power)), code
+    return (mixed if power == 0.0 else mixed * per_visible_key(_visible(code, masked), power, code.dtype)), code
 
 
 def latent_code(
@@ -56,11 +77,9 @@ def latent_code(
     return NORMALIZERS[normalizer](scores if bias is None else scores + bias, masked)
 
 
-def _per_visible_key(code: Code, masked: Masked, power: float) -> Float[Tensor, "#b #h #q 1"]:
-    """Return n**-power for the n keys that each query sees, 1 where it sees none."""
+def _visible(code: Code, masked: Masked) -> Int[Tensor, "#b #h #q 1"]:
     hidden = torch.zeros_like(code[:1, :1, :1], dtype=torch.bool) if masked is None else masked
-    visible = (~hidden).expand(*hidden.shape[:-1], code.shape[-1]).sum(-1, keepdim=True)
-    return visible.clamp(min=1).float().pow(-power).to(code.dtype)
+    return (~hidden).expand(*hidden.shape[:-1], code.shape[-1]).sum(-1, keepdim=True)
 
 
 def hypernetwork_attention(
@@ -79,6 +98,7 @@ def hypernetwork_attention(
     out_weight: Float[Tensor, "m h_e"] | None = None,
     key_reduction: str = "sum",
     return_code: bool = False,
+    chunk: SupportsIndex | None = None,
 ) -> Tensor | tuple[Tensor, Code]:
     """Attend with projected heads, and return what each head mixes.
 
@@ -101,9 +121,12 @@ def hypernetwork_attention(
         key_reduction: "sum" as in the paper; "mean" and "root" divide by the number of keys that a query sees, or by
             its root.
         return_code: also return the latent code.
+        chunk: queries, and keys, of a block: memory then grows with the tokens and not with their pairs. 256 is a good
+            start; None computes all pairs at once.
 
     Returns: (b, h, q, e), with out_weight (b, q, m); with return_code also the code (b, h, q, k).
-    Raises: ValueError naming sizes that do not fit, an unknown name, or an inner_weight too few or too many.
+    Raises: ValueError naming sizes that do not fit, an unknown name, an inner_weight too few or too many, or, with a
+        chunk, what takes the whole code: return_code and dropout_p.
     Source: paper, sections 2 and 3.
     Differs: scaled_dot_product_attention aligns is_causal at the first key where there are fewer queries than keys, the
         module at the last; so that case is refused. It broadcasts batches and heads, which is refused too.
@@ -115,7 +138,8 @@ def hypernetwork_attention(
             "give an attn_mask that says which keys each query sees"
         )
     shape = (*query.shape[:3], key.shape[2])
-    bias, masked = None, causal_mask(shape[2], shape[3], query.device) if is_causal else None
+    chunk = check_chunk(chunk, "return_code=True" if return_code else None)
+    bias, masked = None, causal_mask(shape[2], shape[3], query.device) if is_causal and chunk is None else None
     if attn_mask is not None:
         whole = broadcast_mask(attn_mask, shape)
         bias, masked = split_mask("attn_mask", ~whole if whole.dtype == torch.bool else whole)
@@ -123,9 +147,25 @@ def hypernetwork_attention(
         query, key, value, bias, masked, normalizer=choose("normalizer", normalizer, NORMALIZERS),
         value_network=value_network, activation=as_activation(activation), inner_weight=inner_weight,
         key_reduction=choose("key_reduction", key_reduction, KEY_REDUCTIONS), scale=scale, dropout=dropout_p,
+        chunk=chunk, causal=is_causal,
     )  # fmt: skip
     output = mixed if out_weight is None else F.linear(rearrange(mixed, "b h q e -> b q (h e)"), out_weight)
-    return (output, code) if return_code else output
+    return output if code is None or not return_code else (output, code)
+
+
+def check_chunk(chunk: SupportsIndex | None, asks_for_code: str | None = None) -> int | None:
+    """Return the size of a block as an int, None for none.
+
+    Args:
+        asks_for_code: an argument that asks for the code, if there is one.
+
+    Raises: ValueError for a size below 1, or when the code is asked for.
+    """
+    if chunk is None:
+        return None
+    if asks_for_code is not None:
+        raise ValueError(f"chunk={chunk} never holds the code that {asks_for_code} asks for: set one of them otherwise")
+    return whole_number("chunk", chunk, 1, "a block has at least one query and one key")
 
 
 def _check(

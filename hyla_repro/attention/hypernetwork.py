@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from hyla_repro.attention import nested
 from hyla_repro.attention.cache import Cache
-from hyla_repro.attention.functional import KEY_REDUCTIONS, attend, latent_code
+from hyla_repro.attention.functional import KEY_REDUCTIONS, attend, check_chunk, latent_code
 from hyla_repro.attention.masks import split_masks
 from hyla_repro.attention.normalizers import NORMALIZERS
 from hyla_repro.attention.projections import Heads, Projections
@@ -44,6 +44,8 @@ class HypernetworkAttention(Projections):
         qk_dim, v_dim: total query/key and value widths over all heads, embed_dim if None.
         key_reduction: "sum" over the keys as in the paper; "mean" and "root" divide each head's output by the number
             of keys that the query sees, or by its root, so that outputs do not grow with the sequence.
+        chunk: queries, and keys, of a block: memory then grows with the tokens and not with their pairs. 256 is a good
+            start; None computes all pairs at once. Call with need_weights=False, as no code is ever whole.
 
     Raises: ValueError for a width that does not split into heads, a value out of range, an unknown name.
     Source: paper, sections 2 and 3.
@@ -71,6 +73,7 @@ class HypernetworkAttention(Projections):
         qk_dim: SupportsIndex | None = None,
         v_dim: SupportsIndex | None = None,
         key_reduction: str = "sum",
+        chunk: SupportsIndex | None = None,
     ) -> None:
         pair = _choose_pair(variant, normalizer, value_network)
         _check_settings(dropout, bias=bias, add_bias_kv=add_bias_kv, add_zero_attn=add_zero_attn,
@@ -82,6 +85,7 @@ class HypernetworkAttention(Projections):
         self.normalizer, self.value_network = pair
         self.activation = as_activation(activation)
         self.key_reduction = choose("key_reduction", key_reduction, KEY_REDUCTIONS)
+        self.chunk = check_chunk(chunk)
 
     @classmethod
     def like(cls, attention: nn.MultiheadAttention, **choices: Any) -> "HypernetworkAttention":
@@ -109,7 +113,7 @@ class HypernetworkAttention(Projections):
         return (
             f"{self.embed_dim}, {self.num_heads}, dropout={self.dropout}, batch_first={self.batch_first}, "
             f"normalizer={self.normalizer!r}, value_network={self.value_network!r} ({variant}), "
-            f"key_reduction={self.key_reduction!r}"
+            f"key_reduction={self.key_reduction!r}" + ("" if self.chunk is None else f", chunk={self.chunk}")
         )
 
     # Nested tensors have no shape that an annotation of the tokens could check.
@@ -147,7 +151,7 @@ class HypernetworkAttention(Projections):
                 or a host library's own.
 
         Returns: outputs in the layout of the query; the code, without batch (h, q, k), or None.
-        Raises: ValueError naming tokens or masks that do not fit.
+        Raises: ValueError naming tokens or masks that do not fit, or need_weights or dropout that a chunk excludes.
         Differs: torch averages the weights by default, refuses is_causal without a mask, and returns NaN for a
             query that sees no key, whose code is 0 here.
         """
@@ -158,6 +162,7 @@ class HypernetworkAttention(Projections):
                 code_scale=code_scale, rotate=rotate,
             )  # fmt: skip
         self._check_tokens(query, key, value)
+        check_chunk(self.chunk, "need_weights=True" if need_weights else None)
         if query.ndim == 2 and key_padding_mask is not None:
             key_padding_mask = rearrange(_unbatched(key_padding_mask), "k -> 1 k")
         queries, keys, values = self._project(*self._batches_first(query, key, value))
@@ -167,19 +172,20 @@ class HypernetworkAttention(Projections):
             keys, values = cache(keys, values)
         n_keys = keys.shape[2]
         shape = (*queries.shape[:3], n_keys)
-        bias, masked = split_masks(attn_mask, key_padding_mask, is_causal, shape, query.device)
+        bias, masked = split_masks(attn_mask, key_padding_mask, is_causal and self.chunk is None, shape, query.device)
         bias = score_bias if bias is None else bias if score_bias is None else bias + score_bias
         mixed, code = attend(
             queries, *self._add_keys(keys, values), self._cover_added(bias, n_keys),
             self._cover_added(masked, n_keys), normalizer=self.normalizer, value_network=self.value_network,
             activation=self.activation, inner_weight=self.inner_weight, key_reduction=self.key_reduction,
             code_scale=self._cover_added(code_scale, n_keys, 1.0), dropout=self.dropout if self.training else 0.0,
+            chunk=self.chunk, causal=is_causal and attn_mask is None, n_added=self._n_added,
         )  # fmt: skip
         output = self.out_proj(rearrange(mixed, "b h q d -> b q (h d)"))
-        if average_attn_weights:
+        if code is not None and average_attn_weights:
             code = reduce(code, "b h q k -> b q k", "mean")
         if query.ndim == 2:
-            return output[0], code[0] if need_weights else None
+            return output[0], None if code is None or not need_weights else code[0]
         return output if self.batch_first else rearrange(output, "b q m -> q b m"), code if need_weights else None
 
     def _check_tokens(self, query: Tensor, key: Tensor, value: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Bias = Float[Tensor, "#b #h #q #k"] | None
@@ -88,3 +88,10 @@ def broadcast_mask(attn_mask: Tensor, shape: tuple[int, int, int, int]) -> Tenso
             f"{tuple(int(size) for size in shape)}, such as (query, key) or (batch, 1, 1, key)"
         )
     return attn_mask.reshape(whole)
+
+
+def per_visible_key(
+    visible: Int[Tensor, "#b #h #q 1"], power: float, dtype: torch.dtype
+) -> Float[Tensor, "#b #h #q 1"]:
+    """Return n**-power for the n keys that each query sees, 1 where it sees none."""
+    return visible.clamp(min=1).float().pow(-power).to(dtype)
