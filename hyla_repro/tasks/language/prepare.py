@@ -68,8 +68,8 @@ def _public(name: str) -> dict[str, Iterable[Mapping[str, Any]]]:
         return {s: datasets.load_dataset(path, configuration, split=s, streaming=True) for s in splits}
     except Exception as error:  # `datasets` and what it fetches with raise errors of many kinds
         raise DataError(
-            f"`hyla-repro text {name}` needs a network, and {path} cannot be fetched ({type(error).__name__}: {error}). "
-            "Prepare it on a machine that has one and copy the folder, or use the text 'shakespeare', which needs none"
+            f"`hyla-repro text {name}` needs a network, and {path} cannot be fetched ({type(error).__name__}: {error})"
+            ". Prepare it on a machine that has one and copy the folder, or use 'shakespeare', which needs none"
         ) from error
 
 
