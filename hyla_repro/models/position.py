@@ -1,4 +1,4 @@
-"""Relative position bias, with the buckets that the authors' release really uses (section 3 of the paper)."""
+"""Relative position bias, with the buckets that the authors' release really uses (section 3 of the paper); absolute."""
 
 import numpy as np
 import torch
@@ -27,6 +27,23 @@ def relative_position_buckets(n_positions: int) -> Int[Tensor, "q k"]:
     growth = np.log(ratio) / np.log(np.float32(n_positions / exact)) * np.float32(n_positions - exact)
     spaced = np.minimum(exact + growth.astype(np.int64), n_positions - 1)
     return torch.from_numpy(np.where(distance < exact, distance, spaced))
+
+
+class AbsolutePosition(nn.Module):
+    """One learned vector per position, added to the embedded tokens, for attention that takes no bias for pairs."""
+
+    def __init__(self, d_model: int, n_positions: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(n_positions, d_model))
+
+    def forward(self, n_tokens: int) -> Float[Tensor, "t m"]:
+        """Return the vectors of the first n_tokens positions.
+
+        Raises: ValueError for more tokens than the table has positions.
+        """
+        if n_tokens > len(self.table):
+            raise ValueError(f"{n_tokens} tokens exceed n_positions={len(self.table)} of this model")
+        return self.table[:n_tokens]
 
 
 class RelativePositionBias(nn.Module):

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from hyla_repro.experiment import OPTIMIZER, Experiment, coordinates
-from hyla_repro.results.methods import ABLATIONS, METHODS, NAMES
+from hyla_repro.results.methods import ALL_METHODS, METHODS, NAMES
 from hyla_repro.results.store import PAPER, Store
 from hyla_repro.tasks.registry import TASKS
 
@@ -100,7 +100,7 @@ def summarize(runs: pd.DataFrame) -> pd.DataFrame:
     groups = (runs.assign(**{s: 100 * runs[s] for s in splits})).groupby([*points, *_settings(runs)])
     table = groups[splits].mean().join(groups[splits].sem().add_suffix("_se")).join(groups.size().rename("n"))
     best = table.sort_values("heldout", ascending=False).groupby(level=points, sort=False).head(1).reset_index()
-    order = {name: place for place, name in enumerate(ABLATIONS)}
+    order = {name: place for place, name in enumerate(ALL_METHODS)}
     return best.sort_values([*points[1:], "variant"], key=lambda c: c.map(order) if c.name == "variant" else c,
                             ignore_index=True)  # fmt: skip
 
