@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hyla_repro.attention.masks import MASKED_BELOW
     from hyla_repro.attention.normalizers import NORMALIZERS
     from hyla_repro.attention.scaled_head import ScaledHeadAttention
-    from hyla_repro.attention.scan import Sums, combine, prefix_attention, prefix_code, prefix_scan
+    from hyla_repro.attention.scan import Sums, combine, prefix_attention, prefix_code
     from hyla_repro.attention.value_networks import ACTIVATIONS, VALUE_NETWORKS
     from hyla_repro.attention.windows import pool_tokens, spread_code, window_weights
 
@@ -30,7 +30,7 @@ __all__ = [
     "Aaren", "AarenState", "BatchNormAttention", "HypernetworkAttention", "KeyValueCache", "LearnedQueryAttention",
     "Neighbour", "ScaledHeadAttention", "Statistics", "Sums", "Variant", "bn_queries", "centred", "combine",
     "head_distance", "hypernetwork_attention", "key_statistics", "pool_tokens", "prefix_attention", "prefix_code",
-    "prefix_scan", "spread_code", "window_weights",
+    "spread_code", "window_weights",
 ]  # fmt: skip
 
 _NAMES = {
@@ -42,7 +42,7 @@ _NAMES = {
     "masks": ("MASKED_BELOW",),
     "normalizers": ("NORMALIZERS",),
     "scaled_head": ("ScaledHeadAttention",),
-    "scan": ("Sums", "combine", "prefix_attention", "prefix_code", "prefix_scan"),
+    "scan": ("Sums", "combine", "prefix_attention", "prefix_code"),
     "value_networks": ("ACTIVATIONS", "VALUE_NETWORKS"),
     "windows": ("pool_tokens", "spread_code", "window_weights"),
 }

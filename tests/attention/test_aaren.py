@@ -23,9 +23,8 @@ from hyla_repro.attention import (
     combine,
     prefix_attention,
     prefix_code,
-    prefix_scan,
 )
-from hyla_repro.attention.scan import single_tokens
+from hyla_repro.attention.scan import prefix_scan, single_tokens
 
 BATCH, HEADS, TOKENS, WIDTH = 2, 3, 33, 12
 GOLDEN = Path(__file__).parents[1] / "golden" / "related" / "aaren"

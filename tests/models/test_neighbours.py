@@ -183,24 +183,23 @@ def determined(stack: Stack, index: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("method", NEIGHBOURS)
 @pytest.mark.parametrize("task", ["fuzzy_logic", "sraven"])
 def test_stacks_train_every_neighbour(task: str, method: str) -> None:
-    """Two runs beside each other go as each does alone, learn, and give codes of every layer."""
+    """Two runs beside each other go as one does alone, learn, and give codes of every layer."""
     runs = [tiny(task, method, 0), tiny(task, method, 1, learning_rate=5e-3)]
-    together, alone = Stack(runs, remember=15), [Stack([run], remember=15) for run in runs]
+    together, alone = Stack(runs, remember=12), Stack(runs[1:])
     before = together.weights.clone()
     for _ in range(3):
-        for stack in (together, *alone):
-            stack.advance()
-    for index, stack in enumerate(alone):
-        assert together.recent(1)[0][index] == pytest.approx(stack.recent(1)[0][0], rel=1e-4)
-        torch.testing.assert_close(determined(together, index), determined(stack, 0), rtol=0, atol=5e-5)
+        together.advance()
+        alone.advance()
+    assert together.recent(1)[0][1] == pytest.approx(alone.recent(1)[0][0], rel=1e-4)
+    torch.testing.assert_close(determined(together, 1), determined(alone, 0), rtol=0, atol=5e-5)
     for name, moved in together._named((together.weights - before)[0]).items():
         assert moved.abs().max() > 0, f"{name} does not learn"
-    for _ in range(12):
+    for _ in range(9):
         together.advance()
-    losses = torch.tensor(together.recent(15))
+    losses = torch.tensor(together.recent(12))
     assert losses.isfinite().all()
-    assert losses[-5:].mean() < losses[:2].mean()
-    assert all(torch.tensor(list(scores.values())).isfinite().all() for scores in together.evaluate(20))
+    assert losses[-4:].mean() < losses[:2].mean()
+    assert all(torch.tensor(list(scores.values())).isfinite().all() for scores in together.evaluate(10))
     codes, _ = together.codes(together.task.evaluation_splits[0], 0, 5)
     assert codes.shape[:2] == (2, 5)
     assert codes.isfinite().all()
