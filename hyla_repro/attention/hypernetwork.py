@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from hyla_repro.attention import nested
 from hyla_repro.attention.cache import Cache
 from hyla_repro.attention.functional import KEY_REDUCTIONS, attend, check_chunk, latent_code
-from hyla_repro.attention.masks import split_masks
+from hyla_repro.attention.masks import Bias, Masked, split_masks
 from hyla_repro.attention.normalizers import NORMALIZERS
 from hyla_repro.attention.projections import Heads, Projections
 from hyla_repro.attention.value_networks import VALUE_NETWORKS, Activation, as_activation
@@ -102,8 +102,8 @@ class HypernetworkAttention(Projections):
             attention.add_zero_attn, attention.kdim, attention.vdim, attention.batch_first, weight.device, weight.dtype,
             **choices,
         )  # fmt: skip
-        # HYLA+ has a middle layer that torch's attention cannot give.
-        new.load_state_dict(attention.state_dict(), strict=new.inner_weight is None)
+        # HYLA+ has a middle layer that torch's attention cannot give, and so have others a parameter of their own.
+        new.load_state_dict(new.state_dict() | attention.state_dict())
         return new.train(attention.training)
 
     def extra_repr(self) -> str:
@@ -174,6 +174,7 @@ class HypernetworkAttention(Projections):
         shape = (*queries.shape[:3], n_keys)
         bias, masked = split_masks(attn_mask, key_padding_mask, is_causal and self.chunk is None, shape, query.device)
         bias = score_bias if bias is None else bias if score_bias is None else bias + score_bias
+        queries, keys, bias, masked = self._prepare(queries, keys, bias, masked)
         mixed, code = attend(
             queries, *self._add_keys(keys, values), self._cover_added(bias, n_keys),
             self._cover_added(masked, n_keys), normalizer=self.normalizer, value_network=self.value_network,
@@ -187,6 +188,12 @@ class HypernetworkAttention(Projections):
         if query.ndim == 2:
             return output[0], None if code is None or not need_weights else code[0]
         return output if self.batch_first else rearrange(output, "b q m -> q b m"), code if need_weights else None
+
+    def _prepare(
+        self, queries: Tensor, keys: Tensor, bias: Bias, masked: Masked
+    ) -> tuple[Tensor, Tensor, Bias, Masked]:
+        """Return what the code is made of; attentions of other papers change it here."""
+        return queries, keys, bias, masked
 
     def _check_tokens(self, query: Tensor, key: Tensor, value: Tensor) -> None:
         layout = "(batch, token, width)" if self.batch_first else "(token, batch, width)"

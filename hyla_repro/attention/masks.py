@@ -33,6 +33,21 @@ def causal_mask(queries: int, keys: int, device: torch.device) -> Bool[Tensor, "
     return rearrange(torch.arange(keys, device=device) > rearrange(newest, "q -> q 1"), "q k -> 1 1 q k")
 
 
+def only_causal(attn_mask: Tensor, queries: int, keys: int) -> bool:
+    """Return True for a causal attn_mask (q, k), where a module knows no other mask of pairs.
+
+    Raises: ValueError for another one, naming what takes its place.
+    """
+    added, removed = split_mask("attn_mask", attn_mask)
+    causal = causal_mask(queries, keys, attn_mask.device)[0, 0]
+    if removed.shape != causal.shape or not torch.equal(removed, causal) or (added is not None and added.any()):
+        raise ValueError(
+            f"attn_mask of shape {tuple(attn_mask.shape)} is not the causal mask {(queries, keys)}, and this attention "
+            "is defined for no other: give key_padding_mask for hidden tokens, score_bias for numbers to add"
+        )
+    return True
+
+
 def _expect(name: str, mask: Tensor, *allowed: tuple[int, ...]) -> None:
     # Sizes are compared and never hashed: an exported or compiled program may have symbols for them.
     if not any(len(shape) == mask.ndim and tuple(mask.shape) == shape for shape in allowed):

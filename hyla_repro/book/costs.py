@@ -28,6 +28,8 @@ def release_hours(store: Store, runs: Iterable[Experiment]) -> float | None:
     total = 0.0
     for run in runs:
         task, variant = run.task_name, run.model.variant
+        if variant not in VARIANTS:
+            return None
         known = variant if (task, variant) in step_ms else _LIKE.get(VARIANTS[variant].value_network, "linear")
         build = study_of(task).build
         if build is None or (task, known) not in step_ms:

@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from hyla_repro.attention.variants import VARIANTS
+from hyla_repro.attention.variants import MODEL_VARIANTS, NEIGHBOURS
 from hyla_repro.errors import choose
 
 # Fields that came later, and what they were before they were there: runs with that keep their identity.
@@ -23,9 +23,9 @@ class TransformerConfig(BaseModel):
     """Sizes and kind of a transformer; every field that changes a result must be given.
 
     Exactly one of n_inputs (a linear embedding of vectors) and vocab_size (a token embedding, tied to the
-    read-out) is set. qk_dim and v_dim are totals over the heads. n_experts, each of width d_ff, and experts_per_token
-    belong to the feed-forward "moe" and to no other. position "relative" is a table of scores in each layer, "rotary"
-    turns queries and keys and has no parameters.
+    read-out) is set. variant is a key of VARIANTS, or of NEIGHBOURS. qk_dim and v_dim are totals over the heads.
+    n_experts, each of width d_ff, and experts_per_token belong to the feed-forward "moe" and to no other. position
+    "relative" is a table of scores in each layer, "rotary" turns queries and keys and has no parameters.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,7 +50,7 @@ class TransformerConfig(BaseModel):
     @field_validator("variant")
     @classmethod
     def _known_variant(cls, variant: str) -> str:
-        return choose("variant", variant, VARIANTS)
+        return choose("variant", variant, MODEL_VARIANTS)
 
     @model_validator(mode="after")
     def _consistent(self) -> "TransformerConfig":
@@ -61,6 +61,14 @@ class TransformerConfig(BaseModel):
             raise ValueError(
                 f"position='rotary' turns pairs of channels: qk_dim={self.qk_dim} in n_heads={self.n_heads} heads "
                 f"gives each {self.qk_dim // self.n_heads}, and needs an even number"
+            )
+        if self.position == "rotary" and self.variant in NEIGHBOURS:
+            raise ValueError(f"variant={self.variant!r} has positions of its own: leave position at 'relative'")
+        if self.absolute and not self.causal:
+            raise ValueError(f"variant={self.variant!r} is defined for causal=True alone")
+        if self.causal and self.variant.endswith("_sh"):
+            raise ValueError(
+                f"variant={self.variant!r} with causal=True: its windows have later tokens; use causal=False"
             )
         vectors = (self.n_inputs is not None, self.n_outputs is not None)
         if vectors != (self.vocab_size is None,) * 2:
@@ -74,6 +82,11 @@ class TransformerConfig(BaseModel):
         if (self.experts_per_token or 0) > (self.n_experts or 0):
             raise ValueError(f"experts_per_token={self.experts_per_token} exceeds n_experts={self.n_experts}")
         return self
+
+    @property
+    def absolute(self) -> bool:
+        """Whether tokens have learned absolute positions, instead of a relative bias in every layer."""
+        return self.variant in NEIGHBOURS and NEIGHBOURS[self.variant].absolute
 
     @model_serializer(mode="wrap")
     def _without_what_came_later(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Where tokens stand: relative position bias, with the buckets that the release really uses, and rotary positions.
+"""Where tokens stand: relative position bias, with the buckets that the release really uses, rotary and absolute.
 
-A position module takes the number of tokens so far and how many of the last are queries. What it returns is the
-argument of HypernetworkAttention that its `argument` names.
+A relative or rotary position takes the number of tokens so far and how many of the last are queries. What it returns is
+the argument of HypernetworkAttention that its `argument` names.
 """
 
 from collections.abc import Callable
@@ -36,6 +36,22 @@ def relative_position_buckets(n_positions: int) -> Int[Tensor, "q k"]:
     growth = np.log(ratio) / np.log(np.float32(n_positions / exact)) * np.float32(n_positions - exact)
     spaced = np.minimum(exact + growth.astype(np.int64), n_positions - 1)
     return torch.from_numpy(np.where(distance < exact, distance, spaced))
+
+
+class AbsolutePosition(nn.Module):
+    """One learned vector per position, added to the embedded tokens, for attention that takes no bias for pairs."""
+
+    def __init__(self, d_model: int, n_positions: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(n_positions, d_model))
+
+    def forward(self, n_tokens: int, last: int) -> Float[Tensor, "t m"]:
+        """Return the vectors of the last `last` of n_tokens positions.
+
+        Raises: ValueError for more tokens than the table has positions.
+        """
+        _expect_room(n_tokens, len(self.table))
+        return self.table[n_tokens - last : n_tokens]
 
 
 class RelativePositionBias(nn.Module):
@@ -107,8 +123,10 @@ def _expect_room(n_tokens: int, n_positions: int) -> None:
         raise ValueError(f"{n_tokens} tokens exceed n_positions={n_positions} of this model")
 
 
-def build_position(config: TransformerConfig) -> RelativePositionBias | RotaryPosition:
-    """Return one layer's kind of position that a configuration names."""
+def build_position(config: TransformerConfig) -> RelativePositionBias | RotaryPosition | None:
+    """Return one layer's kind of position, None where tokens have absolute ones."""
+    if config.absolute:
+        return None
     if config.position == "rotary":
         return RotaryPosition(config.qk_dim // config.n_heads, config.n_positions)
     return RelativePositionBias(config.n_heads, config.n_positions)

@@ -10,11 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hyla_repro.attention import VARIANTS, HypernetworkAttention, KeyValueCache
+from hyla_repro.attention import KeyValueCache
 from hyla_repro.counter_rng import CounterRNG
+from hyla_repro.models.attention import build_attention
 from hyla_repro.models.config import TransformerConfig
 from hyla_repro.models.feed_forward import MixtureOfExperts, build_feed_forward
-from hyla_repro.models.position import build_position
+from hyla_repro.models.position import AbsolutePosition, build_position
 
 
 class Block(nn.Module):
@@ -22,14 +23,10 @@ class Block(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        variant = VARIANTS[config.variant]
         self.causal = config.causal
         self.norm1 = nn.LayerNorm(config.d_model, eps=1e-6)
         self.position = build_position(config)
-        self.attention = HypernetworkAttention(
-            config.d_model, config.n_heads, normalizer=variant.normalizer, value_network=variant.value_network,
-            qk_dim=config.qk_dim, v_dim=config.v_dim,
-        )  # fmt: skip
+        self.attention = build_attention(config)
         self.norm2 = nn.LayerNorm(config.d_model, eps=1e-6)
         self.feed_forward = build_feed_forward(config)
 
@@ -42,7 +39,9 @@ class Block(nn.Module):
     ) -> tuple[Float[Tensor, "b q m"], Float[Tensor, "b h q k"], Float[Tensor, ""]]:
         """Return outputs, latent code, and the imbalance of the experts, 0 without any."""
         n_tokens = x.shape[1] + (0 if cache is None else len(cache))
-        place = {self.position.argument: self.position(n_tokens, last or x.shape[1])}
+        position, place = self.position, {}
+        if position is not None:
+            place[position.argument] = position(n_tokens, last or x.shape[1])
         normed = self.norm1(x)
         # Slicing keeps `query is key` where every token is read, so that one matrix product projects all three.
         query, residual = (normed, x) if last is None else (normed[:, -last:], x[:, -last:])
@@ -74,6 +73,7 @@ class Transformer(nn.Module):
             self.read_out = nn.Linear(config.d_model, config.n_outputs)
         elif config.vocab_size is not None:
             self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.position = AbsolutePosition(config.d_model, config.n_positions) if config.absolute else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.d_model, eps=1e-6)
         self.initialize(seed=0)
@@ -83,13 +83,16 @@ class Transformer(nn.Module):
         """Draw all weights from the counter-based stream of this seed; the same on every device and version.
 
         Kernels: truncated normal with variance 1 / fan-in. Position tables: normal, std 1 / sqrt(buckets).
-        Embedding of tokens: normal, variance 1 / width. Biases 0, LayerNorm scales 1.
+        Embeddings of tokens and of absolute positions: normal, variance 1 / width. Learned query tokens:
+        normal, variance 1, as a LayerNorm's output has. Biases 0, LayerNorm scales 1.
         Source: Flax's default initialisers, which the release uses.
         """
         for name, parameter in self.named_parameters():
             rng = CounterRNG(seed, f"init/{name}")
             shape = tuple(parameter.shape)
-            if parameter.ndim == 1:
+            if name.endswith("query_token"):
+                parameter.copy_(rng.normal(0, shape))
+            elif parameter.ndim == 1:
                 parameter.fill_(1.0 if name.rsplit(".", 2)[-2].startswith("norm") and name.endswith("weight") else 0.0)
             elif name.endswith("position.table") or (name == "embedding.weight" and self.config.vocab_size is not None):
                 parameter.copy_(rng.normal(0, shape) * shape[1] ** -0.5)
@@ -134,6 +137,9 @@ class Transformer(nn.Module):
         if last == inputs.shape[1]:
             last = None
         x, codes, imbalances = self.embedding(inputs), [], []
+        if self.position is not None:
+            n_tokens = x.shape[1] + (len(caches[0]) if caches else 0)
+            x = x + self.position(n_tokens, x.shape[1])
         for index, block in enumerate(self.blocks):
             queries = last if index == len(self.blocks) - 1 else None
             scale = None if code_scales is None else rearrange(code_scales[index], "q k -> 1 1 q k")

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from hyla_repro.experiment import OPTIMIZER, Experiment, coordinates
-from hyla_repro.results.methods import ABLATIONS, METHODS, NAMES
+from hyla_repro.results.methods import ALL_METHODS, METHODS, NAMES
 from hyla_repro.results.store import PAPER, Store
 from hyla_repro.tasks.registry import TASKS
 
@@ -110,7 +110,7 @@ def summarize(runs: pd.DataFrame) -> pd.DataFrame:
     compared = _of_common_seeds(scaled, points, settings).groupby([*points, *settings])[task.selected_by].mean()
     best = table.assign(compared=compared).sort_values("compared", ascending=task.lower_is_better)
     best = best.groupby(level=points, sort=False).head(1).drop(columns="compared").reset_index()
-    order = {name: place for place, name in enumerate(ABLATIONS)}
+    order = {name: place for place, name in enumerate(ALL_METHODS)}
     return best.sort_values([*points[1:], "variant"], key=lambda c: c.map(order) if c.name == "variant" else c,
                             ignore_index=True)  # fmt: skip
 

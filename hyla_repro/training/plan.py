@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from hyla_repro.attention.variants import VARIANTS
+from hyla_repro.attention.variants import MODEL_VARIANTS
 from hyla_repro.errors import choose
 from hyla_repro.experiment import Experiment
 
@@ -54,11 +54,12 @@ def seconds_of(budget: str) -> float:
 def forward_products(run: Experiment) -> list[Product]:
     """Return the matrix products of one forward pass over a batch, those of the embedding first.
 
-    The last layer computes only the queries that are read out. An embedding of tokens is no product.
+    The last layer computes only the queries that are read out. An embedding of tokens is no product. Attention of other
+    papers is counted as its pair of normaliser and value network is.
     """
     model, b, t = run.model, run.batch_size, run.model.n_positions
     heads, d_qk, d_v = model.n_heads, model.qk_dim // model.n_heads, model.v_dim // model.n_heads
-    network = VARIANTS[model.variant].value_network
+    network = MODEL_VARIANTS[model.variant].value_network
     embedding = [] if model.n_inputs is None else [(1, b * t, model.n_inputs, model.d_model)]
     products: list[Product] = [*embedding]
     for layer in range(model.n_layers):

@@ -63,6 +63,13 @@ def test_cached_steps_read_out_what_the_whole_text_does(variant: str, kind: dict
     assert (model(other)[:, -1] - whole[:, -1]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("variant", ["aaren", "softmax_causal", "hyla_learned_query", "softmax_bn", "hyla_bn"])
+def test_cached_steps_of_neighbours_read_out_what_the_whole_text_does(variant: str) -> None:
+    test_cached_steps_read_out_what_the_whole_text_does(variant, {})
+    with pytest.raises(ValueError, match=rf"variant='{variant}' has positions of its own"):
+        make(variant=variant, position="rotary")
+
+
 @pytest.mark.parametrize("position", ["relative", "rotary"])
 def test_last_counts_the_new_tokens(position: str) -> None:
     model, text, caches = make(position=position), draw_tokens(2, 7), new_caches()

@@ -243,7 +243,9 @@ print("equal", flush=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["softmax", "linear", "hyla", "hyla_deep"])
+@pytest.mark.parametrize(
+    "variant", ["softmax", "linear", "hyla", "hyla_deep", "aaren", "hyla_learned_query", "softmax_bn_sh", "hyla_bn"]
+)
 def test_compiled_gradients_are_the_eager_ones(variant: str, tmp_path: Path) -> None:
     """At the paper's own sizes, because the compiler writes another program, with bugs of its own, for each shape.
 
