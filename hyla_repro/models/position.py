@@ -45,13 +45,13 @@ class AbsolutePosition(nn.Module):
         super().__init__()
         self.table = nn.Parameter(torch.zeros(n_positions, d_model))
 
-    def forward(self, n_tokens: int, last: int) -> Float[Tensor, "t m"]:
-        """Return the vectors of the last `last` of n_tokens positions.
+    def forward(self, n_tokens: int, last: int | None = None) -> Float[Tensor, "t m"]:
+        """Return the vectors of the last `last` (all if None) of n_tokens positions.
 
         Raises: ValueError for more tokens than the table has positions.
         """
         _expect_room(n_tokens, len(self.table))
-        return self.table[n_tokens - last : n_tokens]
+        return self.table[n_tokens - (last or n_tokens) : n_tokens]
 
 
 class RelativePositionBias(nn.Module):
