@@ -83,6 +83,26 @@ def leads_without(runs: pd.DataFrame, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
+def best_and_last(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return held-out R2 in percent at the last step and at the best one, by method and seed.
+
+    The best step is a diagnosis and never a score: it is chosen by looking at what was held out.
+
+    Args:
+        curves: rows of `Store.curves` of one grid point.
+    """
+    rows = {}
+    for (variant, seed), curve in curves.sort_values("step").groupby(["variant", "seed"]):
+        best, last = curve.loc[curve["heldout"].idxmax()], curve.iloc[-1]
+        rows[variant, seed] = {
+            "training functions, last step": f"{100 * last['test']:.1f}",
+            "held out, last step": f"{100 * last['heldout']:.1f}",
+            "held out, best step": f"{100 * best['heldout']:.1f}", "best step": f"{int(best['step']):,}",
+        }  # fmt: skip
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["method", "seed"])
+    return table.reindex(list(METHODS), level=0).rename(index=NAMES, level=0)
+
+
 def fall_at_equal_training(
     runs: pd.DataFrame, curves: pd.DataFrame, levels: Iterable[float] = (0.6, 0.65, 0.7, 0.75)
 ) -> pd.DataFrame:

@@ -63,6 +63,28 @@ def fig2c(runs: pd.DataFrame) -> Figure:
 
 
 @styled
+def fig2c_steps(curves: pd.DataFrame) -> Figure:
+    """Draw R2 on held-out (solid) and on training functions (dashed) through training, a panel per seed.
+
+    Args:
+        curves: rows of `Store.curves` of one grid point.
+    """
+    seeds = sorted(curves["seed"].unique())
+    figure, axes = axes_grid(1, len(seeds), max(6.4, 4.0 * len(seeds)), 3.6, sharey=True)
+    for ax, seed in zip(axes[0], seeds, strict=True):
+        for method in METHODS:
+            curve = curves[(curves["variant"] == method) & (curves["seed"] == seed)].sort_values("step")
+            steps = curve["step"] / 1000
+            ax.plot(steps, 100 * curve["heldout"], color=COLORS[method], marker=MARKERS[method], ms=3.5, lw=1.3,
+                    label=NAMES[method])  # fmt: skip
+            ax.plot(steps, 100 * curve["test"], color=COLORS[method], ls="--", lw=1)
+        percent_axis(ax, "R² (%)" if ax is axes[0, 0] else "", _floor(curves, "heldout"))
+        ax.set(title=f"seed {seed}", xlabel="training steps (thousands)")
+    methods_legend(figure, axes)
+    return figure
+
+
+@styled
 def figa3(runs: pd.DataFrame) -> Figure:
     """Draw R2 on training functions (top) and on functions of unknown terms (bottom).
 
