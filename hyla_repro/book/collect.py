@@ -10,7 +10,7 @@ from hyla_repro.ledger.data_folder import RUNS, table_name
 from hyla_repro.ledger.runs import MODEL, Ledger
 from hyla_repro.results.analysis import Analysis
 from hyla_repro.results.store import CURVES, Store, curve, model_name, row
-from hyla_repro.studies import chapters, experiments
+from hyla_repro.studies import chapters, experiments, kept
 from hyla_repro.studies.study import once
 
 # Larger weights stay in the ledger, and in what `hyla-repro export` packs.
@@ -61,14 +61,21 @@ def _analyses(
     done: Sequence[Experiment], presets: Sequence[str], store: Store, ledger: Ledger, device: str
 ) -> dict[str, bytes]:
     """Return the tables computed from weights with these runs added, and the weights themselves, by file."""
-    files, shown = {}, shown_by(presets)
+    files: dict[str, bytes] = {}
+    shown = shown_by(presets)
+    keep = {run.id for preset in presets for run in kept(preset)}
+    files |= _weights((run, ledger.read(run, MODEL)) for run in done if run.id in keep)
     for analysis, identities in shown.items():
         models = [(run, ledger.read(run, MODEL)) for run in done if run.id in identities]
         if models:
             parts = [analysis.make(*zip(*stack, strict=True), device) for stack in _by_shape(models, device)]
             files[analysis.table] = _append(store.table(analysis.table), parts)
-            files |= {model_name(run): weights for run, weights in models if len(weights) <= _LARGEST_MODEL}
+            files |= _weights(models)
     return files
+
+
+def _weights(models: Iterable[tuple[Experiment, bytes]]) -> dict[str, bytes]:
+    return {model_name(run): weights for run, weights in models if len(weights) <= _LARGEST_MODEL}
 
 
 def shown_by(presets: Iterable[str]) -> dict[Analysis, set[str]]:

@@ -16,8 +16,8 @@ from hyla_repro.studies.sraven import SRAVEN
 from hyla_repro.studies.study import PRESETS, Chapter, Study, once
 
 __all__ = [
-    "PRESETS", "STUDIES", "Chapter", "Study", "add", "chapters", "experiments", "find_chapter", "pages", "study_of",
-    "with_runs",
+    "PRESETS", "STUDIES", "Chapter", "Study", "add", "chapters", "experiments", "find_chapter", "kept", "pages",
+    "study_of", "with_runs",
 ]  # fmt: skip
 
 STUDIES: list[Study] = [IDEA, FUZZY_LOGIC, SRAVEN, ABLATIONS, LANGUAGE]
@@ -74,6 +74,11 @@ def experiments(figure: str, preset: str) -> list[Experiment]:
         return known[figure](preset)
     main = [run for study in STUDIES if study.main for run in study.main(preset)]
     return once([*main, *(run for runs in known.values() for run in runs(preset))])
+
+
+def kept(preset: str) -> list[Experiment]:
+    """Return the runs whose weights are committed, besides those that analyses are made of."""
+    return [run for study in STUDIES if study.kept for run in study.kept(preset)]
 
 
 def study_of(task: str) -> Study:

@@ -97,7 +97,7 @@ def tiny_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Experi
     runs = [small.model_copy(update={"seed": seed}) for seed in (0, 1)]
     shown = Chapter("fig2b", lambda preset: runs[:1] if preset == "laptop" else [], (DECODING, EMBEDDING))
     every = Chapter("fig2c", lambda preset: runs if preset == "laptop" else [])
-    monkeypatch.setattr(studies, "STUDIES", [Study("tiny", "Tiny", (shown, every))])
+    monkeypatch.setattr(studies, "STUDIES", [Study("tiny", "Tiny", (shown, every), kept=lambda preset: runs[1:2])])
     train(runs, progress=False)
     return runs
 
@@ -112,6 +112,8 @@ def test_collect_adds_what_is_finished_and_only_once(tiny_figures: list[Experime
         assert row.heldout == pytest.approx(Ledger().result(run)["scores"]["heldout"], abs=0, rel=1e-15)
     assert set(store.table(CURVES)["id"]) == set(runs["id"])
     assert store.model(tiny_figures[0]) == Ledger().read(tiny_figures[0], "model.safetensors")
+    # The second run's codes are not shown, but its weights are kept.
+    assert store.model(tiny_figures[1]) == Ledger().read(tiny_figures[1], "model.safetensors")
     assert set(store.table(EMBEDDING.table)["id"]) == {tiny_figures[0].id}
     assert store.table(DECODING.table)["f1"].between(0, 1).all()
 

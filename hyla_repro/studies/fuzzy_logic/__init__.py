@@ -21,6 +21,7 @@ FUZZY_LOGIC = Study(
     ),
     claims=later("hyla_repro.studies.fuzzy_logic.claims", "claims"),
     main=runs.main,
+    kept=runs.main,
     build=runs.fuzzy_logic,
     reported_minutes=(2.0, 3.0),
 )

@@ -25,6 +25,7 @@ SRAVEN = Study(
     ),
     claims=later("hyla_repro.studies.sraven.claims", "claims"),
     main=runs.main,
+    kept=runs.main,
     build=runs.sraven,
     reported_minutes=(20.0, 200.0),
 )
