@@ -60,6 +60,10 @@ def attend_in_blocks(
     A block has chunk**2 pairs of each sequence, and some ten tensors of h or e numbers for each. Blocks add up in
     float32 or wider. Masks and biases of the caller are sliced.
 
+    HYLA forward and backward, 1024 tokens, 8 heads of width 8, one thread, chunk 256: 0.53 of the plain form's time,
+    where `torch.utils.checkpoint` around blocks of 128 queries took 0.63. A backward pass written by hand took 0.45,
+    but would need a derivative for every normaliser and network.
+
     Args:
         power: divide by this power of the number of keys that a query sees.
         chunk: queries, and keys, of a block.
@@ -69,7 +73,6 @@ def attend_in_blocks(
     Raises: ValueError for an activation with parameters.
     Differs: no dropout. Compiled, there is one graph for each length, which holds every block.
     """
-    # RATIO
     if value_network == "relu_values":
         value = activation(value)
     elif value_network == "hyper_linear":

@@ -103,11 +103,11 @@ def test_float32(pair: tuple[str, str]) -> None:
 @pytest.mark.parametrize("variant", ["hyla", "hyla_softmax", "softmax"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_adds_up_in_float32(variant: str, dtype: torch.dtype) -> None:
-    """As near to float64 as the plain form is, though a key's gradient is a sum over 64 blocks."""
-    wide = make(VARIANTS[variant], 64, 64)
+    """As near to float64 as the plain form is, though a key's gradient is a sum over 16 blocks."""
+    wide = make(VARIANTS[variant], 32, 32)
     half = {name: x.to(dtype) if isinstance(x, Tensor) else x for name, x in wide.items()}
     exact = {name: x.double() if isinstance(x, Tensor) else x for name, x in half.items()}
-    expected, plain, blocks = results(exact), results(half), results(half, chunk=1)
+    expected, plain, blocks = results(exact), results(half), results(half, chunk=2)
     for one, other, truth in zip(blocks, plain, expected, strict=True):
         assert one.dtype == dtype
         error, allowed = ((x.double() - truth).norm() / truth.norm() for x in (one, other))
@@ -125,7 +125,7 @@ def test_gradients_and_their_gradients_are_those_of_finite_differences(pair: tup
 
     inputs = [x.clone().requires_grad_() for x in inputs]
     assert torch.autograd.gradcheck(mix, inputs)
-    assert torch.autograd.gradgradcheck(mix, inputs)
+    assert torch.autograd.gradgradcheck(mix, inputs, fast_mode=True)
 
 
 def maxima_of_blocks(plan: Any, *tensors: Any, was: Callable[..., Tensor] = chunked._LogSumExp.forward) -> Tensor:
