@@ -110,6 +110,25 @@ def value_networks(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+_FORMS = {"plain": "all pairs at once", "chunked": "in blocks of 256", "torch": "torch's own"}
+
+
+def chunked(table: pd.DataFrame) -> pd.DataFrame:
+    """Return, per attention and number of tokens, memory and time of the forms, and the time of blocks against pairs."""
+    shown = table[table["form"].isin(_FORMS) & table["chunk"].isin([0, 256])]
+    rows = []
+    for (variant, tokens), group in shown.groupby(["variant", "tokens"], sort=False):
+        forms = group.set_index("form")
+        row: dict[str, object] = {"attention": NAMES[variant], "tokens": tokens}
+        for column, unit, digits in (("peak_mib", "MiB", 0), ("cpu_s", "s", 2)):
+            row |= {f"{title}, {unit}": f"{forms.loc[form, column]:.{digits}f}" if form in forms.index else ""
+                    for form, title in _FORMS.items()}  # fmt: skip
+        both = {"plain", "chunked"} <= set(forms.index)
+        row["blocks / all pairs, time"] = f"{forms.loc['chunked', 'cpu_s'] / forms.loc['plain', 'cpu_s']:.2f}" if both else ""
+        rows.append(row)
+    return pd.DataFrame(rows).sort_values(["attention", "tokens"], ignore_index=True)
+
+
 def chapters(table: pd.DataFrame) -> pd.DataFrame:
     """Return, per chapter, the seconds that it takes on committed results, and with training at smoke."""
     return pd.DataFrame({
@@ -162,6 +181,7 @@ MEASUREMENTS: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
     "step_time": ("python benchmarks/step_time.py", steps),
     "stack_size": ("python benchmarks/stack_size.py", stacks),
     "value_network": ("python benchmarks/value_network.py", value_networks),
+    "chunked": ("python benchmarks/chunked.py", chunked),
     "sraven_throughput": ("python benchmarks/sraven_throughput.py", sraven_throughput),
     "start_up": ("python benchmarks/start_up.py", start_up),
     "chapters": ("python benchmarks/chapters.py", chapters),
