@@ -123,8 +123,9 @@ def chunked(table: pd.DataFrame) -> pd.DataFrame:
         for column, unit, digits in (("peak_mib", "MiB", 0), ("cpu_s", "s", 2)):
             row |= {f"{title}, {unit}": f"{forms.loc[form, column]:.{digits}f}" if form in forms.index else ""
                     for form, title in _FORMS.items()}  # fmt: skip
-        both = {"plain", "chunked"} <= set(forms.index)
-        row["blocks / all pairs, time"] = f"{forms.loc['chunked', 'cpu_s'] / forms.loc['plain', 'cpu_s']:.2f}" if both else ""
+        times = forms["cpu_s"]
+        both = {"plain", "chunked"} <= set(times.index)
+        row["blocks / all pairs, time"] = f"{times['chunked'] / times['plain']:.2f}" if both else ""
         rows.append(row)
     return pd.DataFrame(rows).sort_values(["attention", "tokens"], ignore_index=True)
 
