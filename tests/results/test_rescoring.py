@@ -18,7 +18,7 @@ _SAME, _OTHER = 1e-6, 2e-3
 STORE = Store(committed_only=True)
 ROWS = STORE.committed_runs()
 MODELS = [
-    run for preset in ("paper", "laptop") for run in experiments("all", preset)
+    run for preset in ("laptop", "paper") for run in experiments("all", preset)
     if run.id in ROWS and f"models/{run.id}.safetensors" in STORE.manifest()
 ]  # fmt: skip
 # The cheapest to score of each task.

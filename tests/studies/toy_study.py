@@ -28,6 +28,11 @@ class MeanSettings:
     seed: int = 0
     n_inputs, n_outputs, n_read, metric, summary = 2, 1, 1, "R²", "mean"
     names_model_size, stackable, evaluation_splits = False, (), ("test", "heldout")
+    selected_by, lower_is_better, scale = "heldout", False, 100.0
+
+    @property
+    def model_sizes(self) -> dict[str, int]:
+        return {"n_positions": self.n_tokens, "n_inputs": self.n_inputs, "n_outputs": self.n_outputs}
 
 
 class MeanBatch(NamedTuple):
