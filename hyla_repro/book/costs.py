@@ -114,7 +114,7 @@ _FORMS = {"plain": "all pairs at once", "chunked": "in blocks of 256", "torch": 
 
 
 def chunked(table: pd.DataFrame) -> pd.DataFrame:
-    """Return memory and time of every form, per attention and number of tokens, and the time of blocks against pairs."""
+    """Return memory and time of every form, by attention and number of tokens, and blocks against pairs."""
     shown = table[table["form"].isin(_FORMS) & table["chunk"].isin([0, 256])]
     rows = []
     for (variant, tokens), group in shown.groupby(["variant", "tokens"], sort=False):
