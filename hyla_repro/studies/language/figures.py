@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,6 +10,9 @@ from hyla_repro.results.methods import NAMES
 from hyla_repro.studies.language.codes import LETTERS, similarity
 from hyla_repro.studies.language.runs import METHODS
 from hyla_repro.studies.style import COLORS, MARKERS, axes_grid, styled
+
+
+_BITS = (2, 2.25, 2.5, 3, 3.5, 4, 5, 6)
 
 
 @styled
@@ -35,8 +37,10 @@ def fig6(curves: pd.DataFrame, runs: pd.DataFrame, line: Mapping[str, float]) ->
     for ax, label in zip(axes[0], ("training steps", "minutes of one core"), strict=False):
         ax.axhline(line["validation"], color="0.4", ls=":")
         ax.set(xlabel=label, yscale="log")
-        ax.yaxis.set_major_formatter(plt.matplotlib.ticker.FormatStrFormatter("%.1f"))
-        ax.yaxis.set_minor_formatter(plt.matplotlib.ticker.FormatStrFormatter("%.1f"))
+        shown = ax.get_ylim()
+        ax.set_yticks(_BITS, [f"{bits:g}" for bits in _BITS])
+        ax.minorticks_off()
+        ax.set_ylim(shown)
     axes[0, 0].set_ylabel("bits per character, validation plays")
     ends = axes[0, 2]
     splits = [split for split in ("validation", "test", "heldout") if split in line]
