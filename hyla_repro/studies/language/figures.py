@@ -11,7 +11,6 @@ from hyla_repro.studies.language.codes import LETTERS, similarity
 from hyla_repro.studies.language.runs import METHODS
 from hyla_repro.studies.style import COLORS, MARKERS, axes_grid, styled
 
-
 _BITS = (2, 2.25, 2.5, 3, 3.5, 4, 5, 6)
 
 
