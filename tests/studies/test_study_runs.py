@@ -14,8 +14,8 @@ from hyla_repro.studies.sraven.runs import sraven
 FIGURES = sorted(with_runs())
 # Other depths than the main one are shown with one seed.
 CODES = ("fig5a", "fig5e", "fig5f")
-# Longer runs than the paper's, and codes of rates that are not chosen yet.
-NONE = [("long", "paper"), ("letters", "paper"), ("letters", "laptop")]
+# Longer runs than the paper's, and letters of a text in pieces.
+NONE = [("long", "paper"), ("letters", "paper")]
 
 
 def sraven_runs(figure: str, preset: str) -> list[Experiment]:

@@ -93,9 +93,9 @@ def main(preset: str) -> list[Experiment]:
 
 
 def shown(preset: str) -> list[Experiment]:
-    """Return the first seed's run of each method with its chosen rate: those whose text and codes are shown."""
-    methods = METHODS if preset == "smoke" else CHOSEN[preset]
-    return [language(preset, method, 0) for method in methods]
+    """Return one run of each method, whose text and codes are shown: the first seed's, with the chosen rate if it is."""
+    # Classes of letters are those of characters, and the paper's tokens are none.
+    return [language(preset, method, 0) for method in METHODS] if SIZES[preset].tokenizer == "characters" else []
 
 
 def tiny(preset: str) -> list[Experiment]:
