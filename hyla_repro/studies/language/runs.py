@@ -93,7 +93,7 @@ def main(preset: str) -> list[Experiment]:
 
 
 def shown(preset: str) -> list[Experiment]:
-    """Return one run of each method, whose text and codes are shown: the first seed's, with the chosen rate if it is."""
+    """Return the run of each method whose text and codes are shown: the first seed's, with the chosen rate."""
     # Classes of letters are those of characters, and the paper's tokens are none.
     return [language(preset, method, 0) for method in METHODS] if SIZES[preset].tokenizer == "characters" else []
 
