@@ -60,9 +60,9 @@ def attend_in_blocks(
     A block has chunk**2 pairs of each sequence, and some ten tensors of h or e numbers for each. Blocks add up in
     float32 or wider. Masks and biases of the caller are sliced.
 
-    HYLA forward and backward, 1024 tokens, 8 heads of width 8, one thread, chunk 256: 0.53 of the plain form's time,
-    where `torch.utils.checkpoint` around blocks of 128 queries took 0.63. A backward pass written by hand took 0.45,
-    but would need a derivative for every normaliser and network.
+    HYLA forward and backward, 1024 tokens, 8 heads of width 8, one thread, chunk 256: 0.58 of the plain form's time.
+    `torch.utils.checkpoint` around blocks of 64 queries takes 0.62, and memory that grows with the block times the
+    keys. A backward pass written by hand took 0.45, but would need a derivative for every normaliser and network.
 
     Args:
         power: divide by this power of the number of keys that a query sees.
