@@ -60,9 +60,10 @@ def attend_in_blocks(
     A block has chunk**2 pairs of each sequence, and some ten tensors of h or e numbers for each. Blocks add up in
     float32 or wider. Masks and biases of the caller are sliced.
 
-    HYLA forward and backward, 1024 tokens, 8 heads of width 8, one thread, chunk 256: 0.53 of the plain form's time,
-    where `torch.utils.checkpoint` around blocks of 128 queries took 0.63. A backward pass written by hand took 0.45,
-    but would need a derivative for every normaliser and network.
+    HYLA forward and backward, 1024 tokens, 8 heads of width 8, one thread, chunk 256: 0.59 of the plain form's time.
+    `torch.utils.checkpoint` around blocks of 64 queries takes 0.65, and memory that grows with the block times the
+    keys. A backward pass written by hand for HYLA alone took 0.84 of this form's time; one for all pairs would need a
+    derivative for every normaliser and network.
 
     Args:
         power: divide by this power of the number of keys that a query sees.
@@ -71,7 +72,8 @@ def attend_in_blocks(
         n_added: how many of the last keys are no tokens, and seen by every query.
 
     Raises: ValueError for an activation with parameters.
-    Differs: no dropout. Compiled, there is one graph for each length, which holds every block.
+    Differs: no dropout. Compiled, there is one graph for each length, which holds every block. A
+        backward pass must not run inside torch.autograd.graph.saved_tensors_hooks, which torch.func refuses.
     """
     if value_network == "relu_values":
         value = activation(value)
