@@ -61,7 +61,7 @@ def language(
     """Return one language-modelling run (paper, section on language modelling and its appendix).
 
     Args:
-        learning_rate: the method's chosen one, else the middle of those that the preset tries, if None.
+        learning_rate: the method's chosen one, else the first of those that the preset tries, if None.
         sizes: those of the preset if None.
     """
     size, rates = sizes or SIZES[choose("preset", preset, PRESETS)], RATES[preset]
@@ -76,7 +76,7 @@ def language(
         ),
         steps=size.steps,
         batch_size=size.batch_size,
-        learning_rate=learning_rate or CHOSEN[preset].get(method) or rates[len(rates) // 2],
+        learning_rate=learning_rate or CHOSEN[preset].get(method) or rates[0],
         weight_decay=0.1,
         warmup_steps=size.warmup_steps,
         attention_dropout=0.0,
