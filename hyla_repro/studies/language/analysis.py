@@ -58,8 +58,12 @@ def rates(runs: pd.DataFrame, task: Language) -> pd.DataFrame:
         first.pivot(index="variant", columns="learning_rate", values="validation").reindex(METHODS).dropna(how="all")
     )
     best = table.idxmin(axis=1)
-    marked = {rate: [f"{loss:.3f}" + (" (best)" if best[method] == rate else "") for method, loss in column.items()]
-              for rate, column in table.items()}  # fmt: skip
+
+    def shown(method: str, rate: float, loss: float) -> str:
+        # A rate that is not trained yet leaves its cell empty.
+        return "" if np.isnan(loss) else f"{loss:.3f}" + (" (best)" if best[method] == rate else "")
+
+    marked = {rate: [shown(method, rate, loss) for method, loss in column.items()] for rate, column in table.items()}
     return pd.DataFrame(marked, index=[NAMES[method] for method in table.index]).rename_axis(columns="learning rate")
 
 
@@ -76,7 +80,7 @@ def tiny(runs: pd.DataFrame) -> pd.DataFrame:
 
 def samples(table: pd.DataFrame) -> Styler:
     """Return what the models wrote, a column for each method."""
-    written = {NAMES[method]: part["text"].iloc[0].strip() for method, part in table.groupby("variant", sort=False)}
+    written = {NAMES[method]: part["written"].iloc[0].strip() for method, part in table.groupby("variant", sort=False)}
     shown = pd.DataFrame([written])
     return (
         shown.style.hide(axis="index")

@@ -23,7 +23,7 @@ LETTERS = ("vowel", "consonant", "capital", "space", "end of line", "other")
 def sample_table(runs: Sequence[Experiment], weights: Sequence[bytes], device: str = "cpu") -> pd.DataFrame:
     """Let models go on from one prompt, all with the same random numbers.
 
-    Returns: one row per run: `text`, the prompt and 300 characters drawn at temperature 0.8.
+    Returns: one row per run: `written`, the prompt and 300 characters drawn at temperature 0.8.
     """
     rows = []
     for run, content in zip(runs, weights, strict=True):
@@ -32,7 +32,7 @@ def sample_table(runs: Sequence[Experiment], weights: Sequence[bytes], device: s
         model = load_model(content, run.model).to(device)
         prompt = rearrange(task.encode(PROMPT), "t -> 1 t").to(device)
         drawn = generate(model, prompt, _CHARACTERS, temperature=_TEMPERATURE, seed=0)
-        rows.append({"id": run.id, "text": task.decode(drawn[0].cpu())})
+        rows.append({"id": run.id, "written": task.decode(drawn[0].cpu())})
     return pd.DataFrame(rows)
 
 
