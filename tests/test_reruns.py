@@ -41,7 +41,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_only_committed_runs_are_trained_again_each_once(reruns) -> None:
     first, second = (fuzzy_logic("laptop", "hyla", seed).id for seed in (1, 0))
     assert [run.seed for run in reruns.chosen([first, second, first])] == [1, 0]
-    for unknown in ("0123456789ab", fuzzy_logic("paper", "hyla", 0).id):
+    for unknown in ("0123456789ab", fuzzy_logic("smoke", "hyla", 0).id):
         with pytest.raises(reruns.typer.BadParameter, match=f"{unknown} is not committed"):
             reruns.chosen([first, unknown])
 

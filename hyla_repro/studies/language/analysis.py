@@ -30,9 +30,8 @@ def n_gram_bits(text: str, split: str, order: int = ORDER) -> float:
 def bits(runs: pd.DataFrame, task: Language) -> pd.DataFrame:
     """Return the runs of a task's text, their losses in bits per character instead of nats per token."""
     own = runs[(runs["text"] == task.text) & (runs["tokenizer"] == task.tokenizer)]
-    return own.assign(
-        **{split: task.bits_per_character(own[split], split) for split in task.evaluation_splits if split in own}
-    )
+    splits = [split for split in task.evaluation_splits if split in own]
+    return own.assign(**{split: task.bits_per_character(1.0, split) * own[split] for split in splits})
 
 
 def by_seed(results: Results, split: str) -> pd.DataFrame:
