@@ -7,7 +7,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from hyla_repro.results.methods import NAMES
-from hyla_repro.results.summary import Results, mean_and_error
+from hyla_repro.results.summary import Results, best_runs, mean_and_error
 from hyla_repro.studies.language.runs import METHODS, SIZES, TASK, TINY
 from hyla_repro.tasks.language import Language, n_gram_loss, texts
 
@@ -32,6 +32,13 @@ def bits(runs: pd.DataFrame, task: Language) -> pd.DataFrame:
     own = runs[(runs["text"] == task.text) & (runs["tokenizer"] == task.tokenizer)]
     splits = [split for split in task.evaluation_splits if split in own]
     return own.assign(**{split: task.bits_per_character(1.0, split) * own[split] for split in splits})
+
+
+def compared(runs: pd.DataFrame, task: Language) -> pd.DataFrame:
+    """Return the runs of each method's best rate, of the rates that all methods have been trained with."""
+    own = bits(runs, task)
+    methods = own.groupby("learning_rate")["variant"].nunique()
+    return best_runs(own[own["learning_rate"].isin(methods.index[methods == own["variant"].nunique()])])
 
 
 def by_seed(results: Results, split: str) -> pd.DataFrame:
