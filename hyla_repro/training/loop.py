@@ -16,9 +16,10 @@ from hyla_repro.errors import DivergedError
 from hyla_repro.experiment import Experiment
 from hyla_repro.ledger.locks import is_sibling
 from hyla_repro.ledger.runs import CURVE, MODEL, Ledger, RunLockedError
+from hyla_repro.training.memory import stack_size
 from hyla_repro.training.process import catch_signals, keep_freed_memory
 from hyla_repro.training.provenance import compiler_available, provenance
-from hyla_repro.training.stack import Stack, facts_of, stack_size
+from hyla_repro.training.stack import Stack, facts_of
 
 _CURVE_POINTS, _CURVE_SPACING = 20, 30
 _CURVE_SEQUENCES = 1000
