@@ -113,3 +113,12 @@ def test_tables_of_a_model_repeat_and_have_their_control() -> None:
     assert first == again
     assert first.startswith(codes.PROMPT)
     assert len(first) == len(codes.PROMPT) + 300
+
+
+def test_a_model_goes_on_with_ones_own_words_in_its_own_characters() -> None:
+    run = runs.language("smoke", "softmax", 0)
+    (weights,) = (save(Stack([run]).state_dict(0)),)
+    assert codes.go_on(run, weights, "To be").startswith("To be")
+    for prompt, what in (("日", "日"), ("", "one token"), ("a" * 100, "32")):
+        with pytest.raises(ValueError, match=what):
+            codes.go_on(run, weights, prompt)

@@ -20,20 +20,25 @@ _VOWELS = "aeiou"
 LETTERS = ("vowel", "consonant", "capital", "space", "end of line", "other")
 
 
+def go_on(run: Experiment, weights: bytes, prompt: str = PROMPT, device: str = "cpu") -> str:
+    """Return a prompt and the 300 characters that a trained model adds, drawn at temperature 0.8 with seed 0.
+
+    Raises: ValueError for a prompt that is empty, longer than the model's context, or has other characters than its text.
+    """
+    task = run.build_task()
+    assert isinstance(task, Language)
+    tokens = rearrange(task.encode(prompt), "t -> 1 t").to(device)
+    drawn = generate(load_model(weights, run.model).to(device), tokens, _CHARACTERS, temperature=_TEMPERATURE, seed=0)
+    return task.decode(drawn[0].cpu())
+
+
 def sample_table(runs: Sequence[Experiment], weights: Sequence[bytes], device: str = "cpu") -> pd.DataFrame:
     """Let models go on from one prompt, all with the same random numbers.
 
-    Returns: one row per run: `written`, the prompt and 300 characters drawn at temperature 0.8.
+    Returns: one row per run: `written`, what `go_on` returns.
     """
-    rows = []
-    for run, content in zip(runs, weights, strict=True):
-        task = run.build_task()
-        assert isinstance(task, Language)
-        model = load_model(content, run.model).to(device)
-        prompt = rearrange(task.encode(PROMPT), "t -> 1 t").to(device)
-        drawn = generate(model, prompt, _CHARACTERS, temperature=_TEMPERATURE, seed=0)
-        rows.append({"id": run.id, "written": task.decode(drawn[0].cpu())})
-    return pd.DataFrame(rows)
+    pairs = zip(runs, weights, strict=True)
+    return pd.DataFrame([{"id": run.id, "written": go_on(run, content, device=device)} for run, content in pairs])
 
 
 def letter_of(characters: str) -> Int[np.ndarray, " n"]:
