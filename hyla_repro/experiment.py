@@ -131,10 +131,10 @@ class Experiment(BaseModel):
         sizes: dict[str, Any] = {}
         if self.task_settings.names_model_size:
             sizes = {name: getattr(self.model, name) for name in _SIZES}
-            sizes["warmup_steps"] = self.warmup_steps
         return {
             "id": self.id, "task": self.task_name, "variant": self.method, **self.task, **sizes, "seed": self.seed,
-            "steps": self.steps, "learning_rate": self.learning_rate, "weight_decay": self.weight_decay,
+            "steps": self.steps, "batch_size": self.batch_size, "warmup_steps": self.warmup_steps,
+            "learning_rate": self.learning_rate, "weight_decay": self.weight_decay,
             "attention_dropout": self.attention_dropout,
         }  # fmt: skip
 

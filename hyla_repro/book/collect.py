@@ -40,17 +40,17 @@ def collect(store: Store | None = None, presets: Sequence[str] = ("laptop", "pap
     done = [run for run in known if run.id not in committed and ledger.state(run) == "done"]
     if not done:
         return f"nothing new: {len(committed)} runs are committed"
-    files = _tables(done, store, ledger) | _analyses(done, presets, store, ledger, device)
+    files = _tables(done, presets, store, ledger) | _analyses(done, presets, store, ledger, device)
     store.write(files)
     return f"added {len(done)} runs; {len(committed) + len(done)} of {len(known)} are committed"
 
 
-def _tables(done: Sequence[Experiment], store: Store, ledger: Ledger) -> dict[str, bytes]:
-    """Return the tables of runs and curves with these added, by file."""
-    files = {}
+def _tables(done: Sequence[Experiment], presets: Sequence[str], store: Store, ledger: Ledger) -> dict[str, bytes]:
+    """Return the tables of runs and curves with these added, by file; a run's preset is the first that has it."""
+    files, preset_of = {}, {run.id: preset for preset in reversed(presets) for run in experiments("all", preset)}
     for task in dict.fromkeys(run.task_name for run in done):
         runs = [run for run in done if run.task_name == task]
-        for table, parts in ((RUNS, [pd.DataFrame([row(run, ledger) for run in runs])]),
+        for table, parts in ((RUNS, [pd.DataFrame([row(run, ledger) | {"preset": preset_of[run.id]} for run in runs])]),
                              (CURVES, [curve(run, ledger) for run in runs])):  # fmt: skip
             name = table_name(table, task)
             files[name] = _append(store.table(name), parts)

@@ -108,6 +108,7 @@ def test_collect_adds_what_is_finished_and_only_once(tiny_figures: list[Experime
     assert collect(store) == "added 2 runs; 2 of 2 are committed"
     runs = store.table(RUNS)
     assert runs["id"].tolist() == [run.id for run in tiny_figures]
+    assert runs["preset"].tolist() == ["laptop", "laptop"]
     for run, row in zip(tiny_figures, runs.itertuples(), strict=True):
         assert row.heldout == pytest.approx(Ledger().result(run)["scores"]["heldout"], abs=0, rel=1e-15)
     assert set(store.table(CURVES)["id"]) == set(runs["id"])
@@ -166,6 +167,16 @@ def test_runs_of_another_task_have_tables_of_their_own(
     (row,) = summarize(store.runs(sraven)).itertuples()
     assert (row.n_layers, row.n_features, row.n) == (1, 2, 2)
     assert row.heldout == pytest.approx(100 * store.runs(sraven)["heldout"].mean())
+
+
+def test_committed_rows_have_the_settings_of_their_runs() -> None:
+    presets = {preset: {run.id: run for run in studies.experiments("all", preset)} for preset in ("laptop", "paper")}
+    rows = Store(committed_only=True).committed_runs()
+    assert len(rows) >= 243
+    for name, row in rows.items():
+        preset = next(preset for preset, runs in presets.items() if name in runs)
+        expected = presets[preset][name].row() | {"preset": preset}
+        assert {key: row[key] for key in expected} == expected, name
 
 
 def test_codes_are_collected_in_stacks_of_one_shape_but_alone_on_a_cpu() -> None:

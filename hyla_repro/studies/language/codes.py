@@ -23,7 +23,7 @@ LETTERS = ("vowel", "consonant", "capital", "space", "end of line", "other")
 def go_on(run: Experiment, weights: bytes, prompt: str = PROMPT, device: str = "cpu") -> str:
     """Return a prompt and the 300 characters that a trained model adds, drawn at temperature 0.8 with seed 0.
 
-    Raises: ValueError for a prompt that is empty, longer than the model's context, or has other characters than its text.
+    Raises: ValueError for a prompt that is empty, longer than the model's context or of other characters than its text.
     """
     task = run.build_task()
     assert isinstance(task, Language)
