@@ -51,7 +51,11 @@ SIZES = {
 # Every method has the same rates to choose from; the first seed decides, by loss on validation.
 RATES = {"smoke": (3e-3,), "laptop": (1e-3, 3e-3, 6e-3), "paper": (1e-3, 3e-3, 6e-3)}
 # The rates that the other seeds are trained with: the best of the first seed's, once these are trained.
-CHOSEN: dict[str, dict[str, float]] = {"smoke": {}, "laptop": {}, "paper": {}}
+CHOSEN: dict[str, dict[str, float]] = {
+    "smoke": {},
+    "laptop": {"softmax": 3e-3, "linear": 6e-3, "linear_rms_head": 3e-3},
+    "paper": {},
+}
 MORE_SEEDS = {"smoke": (), "laptop": (1, 2), "paper": (1, 2)}
 
 
