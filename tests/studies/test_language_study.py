@@ -6,6 +6,7 @@ import pytest
 from safetensors.torch import save
 
 from hyla_repro.results.effects import CONTRADICTED, NOT_TESTED, REPRODUCED, decide
+from hyla_repro.results.store import Store
 from hyla_repro.results.summary import Results
 from hyla_repro.studies import experiments
 from hyla_repro.studies.language import analysis, claims, codes, runs
@@ -122,3 +123,11 @@ def test_a_model_goes_on_with_ones_own_words_in_its_own_characters() -> None:
     for prompt, what in (("日", "日"), ("", "one token"), ("a" * 100, "32")):
         with pytest.raises(ValueError, match=what):
             codes.go_on(run, weights, prompt)
+
+
+def test_rates_of_the_other_seeds_are_the_first_ones_best_on_validation() -> None:
+    tried = [run for run in runs.main("laptop") if run.seed == 0]
+    rows = Store(committed_only=True).runs(tried)
+    assert len(rows) == len(tried) == 12
+    best = rows.loc[rows.groupby("variant")["validation"].idxmin()].set_index("variant")["learning_rate"]
+    assert best.to_dict() == runs.CHOSEN["laptop"]

@@ -53,7 +53,7 @@ RATES = {"smoke": (3e-3,), "laptop": (1e-3, 3e-3, 6e-3), "paper": (1e-3, 3e-3, 6
 # The rates that the other seeds are trained with: the best of the first seed's, once these are trained.
 CHOSEN: dict[str, dict[str, float]] = {
     "smoke": {},
-    "laptop": {"softmax": 3e-3, "linear": 6e-3, "linear_rms_head": 3e-3},
+    "laptop": {"softmax": 3e-3, "linear": 6e-3, "linear_rms_head": 3e-3, "hyla": 6e-3},
     "paper": {},
 }
 MORE_SEEDS = {"smoke": (), "laptop": (1, 2), "paper": (1, 2)}

@@ -96,8 +96,8 @@ def _codes() -> list[Claim]:
               NO_NUMBER, "accuracy in the last layer on held-out tasks minus that before training, and minus that of "
               f"the best constant answer, each method; {aligned}", rule_decodable),
         Claim("5f-late", "fig5f", "code", "They are decoded best in late layers.", NO_NUMBER,
-              "mean accuracy of the second half of the layers minus the best layer of the first half, each method; "
-              f"{aligned}", best_in_late_layers),
+              "mean accuracy of the second half of the layers minus the best layer of the first half, each method, and "
+              f"this minus the same before training; {aligned}", best_in_late_layers),
     ]  # fmt: skip
 
 
@@ -274,10 +274,12 @@ def best_in_late_layers(results: Results) -> Outcome:
     table = _probes(results)
     if table is None:
         return missing()
-    layers = table.loc["trained"]["accuracy"].unstack("layer")
+    layers = table["accuracy"].unstack("layer")
     late = layers.columns > layers.columns.max() / 2
-    lead = layers.loc[:, late].mean(axis=1) - layers.loc[:, ~late].max(axis=1)
-    effects = tuple(paired(NAMES[m], lead.loc[m]) for m in METHODS)
+    lead = (layers.loc[:, late].mean(axis=1) - layers.loc[:, ~late].max(axis=1)).unstack("model")
+    learned = lead["trained"] - lead["untrained"]
+    effects = tuple(paired(NAMES[m], lead.loc[m, "trained"]) for m in METHODS)
+    effects += tuple(paired(f"{NAMES[m]}, minus before training", learned.loc[m]) for m in METHODS)
     return Outcome(f"accuracy (%) by layer: {_by_layer(table, 'accuracy')}", effects)
 
 
