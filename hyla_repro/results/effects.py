@@ -38,7 +38,8 @@ class Effect(NamedTuple):
     def __str__(self) -> str:
         value, low, high = (f"{number:.{self.digits}f}" for number in (self.value, self.low, self.high))
         name = f"{self.name}: " if self.name else ""
-        return f"{name}{value} ({low}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high})".replace("-", "−")
+        numbers = f"{value} ({low}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high})".replace("-", "−")
+        return f"{name}{numbers}"
 
 
 def paired(name: str, differences: pd.Series, digits: int = 1) -> Effect:
