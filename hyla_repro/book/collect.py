@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import product
+from math import isclose
 
 import pandas as pd
 
@@ -28,7 +29,8 @@ def _by_shape(models: Iterable[tuple[Experiment, bytes]], device: str) -> list[l
 def collect(store: Store | None = None, presets: Sequence[str] = ("laptop", "paper"), device: str = "cpu") -> str:
     """Add every finished run of these presets to the committed tables, and return a line that says what was added.
 
-    Rows already committed stay as they are, so results of several machines add up.
+    Rows already committed stay as they are, so results of several machines add up. A run that is committed, but whose
+    codes are shown only now, gets its tables and weights if the ledger still has that very training of it.
 
     Args:
         device: where the latent codes of trained models are computed; on a GPU, runs of one shape as one stack.
@@ -37,11 +39,17 @@ def collect(store: Store | None = None, presets: Sequence[str] = ("laptop", "pap
     store.recover()
     known = once(run for preset in presets for run in experiments("all", preset))
     committed = store.committed_runs()
-    done = [run for run in known if run.id not in committed and ledger.state(run) == "done"]
-    if not done:
+    finished = [run for run in known if ledger.state(run) == "done"]
+    done = [run for run in finished if run.id not in committed]
+    # A run that was trained again, on another machine or by older code, has other weights than its row tells of.
+    same = [run for run in finished if run.id in committed
+            and isclose(ledger.result(run)["train_loss"], committed[run.id]["train_loss"], rel_tol=1e-12)]  # fmt: skip
+    files = _tables(done, presets, store, ledger) | _analyses([*done, *same], presets, store, ledger, device)
+    if not files:
         return f"nothing new: {len(committed)} runs are committed"
-    files = _tables(done, presets, store, ledger) | _analyses(done, presets, store, ledger, device)
     store.write(files)
+    if not done:
+        return f"added {', '.join(sorted(files))}, of runs that were committed"
     return f"added {len(done)} runs; {len(committed) + len(done)} of {len(known)} are committed"
 
 
@@ -58,18 +66,21 @@ def _tables(done: Sequence[Experiment], presets: Sequence[str], store: Store, le
 
 
 def _analyses(
-    done: Sequence[Experiment], presets: Sequence[str], store: Store, ledger: Ledger, device: str
+    finished: Sequence[Experiment], presets: Sequence[str], store: Store, ledger: Ledger, device: str
 ) -> dict[str, bytes]:
-    """Return the tables computed from weights with these runs added, and the weights themselves, by file."""
+    """Return the tables computed from weights with the runs that they lack, and these runs' weights, by file."""
     files: dict[str, bytes] = {}
-    shown = shown_by(presets)
+    held = store.manifest()
     keep = {run.id for preset in presets for run in kept(preset)}
-    files |= _weights((run, ledger.read(run, MODEL)) for run in done if run.id in keep)
-    for analysis, identities in shown.items():
-        models = [(run, ledger.read(run, MODEL)) for run in done if run.id in identities]
+    new = [run for run in finished if run.id in keep and model_name(run) not in held]
+    files |= _weights((run, ledger.read(run, MODEL)) for run in new)
+    for analysis, identities in shown_by(presets).items():
+        table = store.table(analysis.table)
+        wanted = identities - set(table["id"])
+        models = [(run, ledger.read(run, MODEL)) for run in finished if run.id in wanted]
         if models:
             parts = [analysis.make(*zip(*stack, strict=True), device) for stack in _by_shape(models, device)]
-            files[analysis.table] = _append(store.table(analysis.table), parts)
+            files[analysis.table] = _append(table, parts)
             files |= _weights(models)
     return files
 

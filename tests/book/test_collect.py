@@ -124,6 +124,31 @@ def test_collect_adds_what_is_finished_and_only_once(tiny_figures: list[Experime
     assert store.verify() == len(before) - 1
 
 
+def test_a_committed_run_that_is_shown_only_now_gets_its_tables(
+    tiny_figures: list[Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "data")
+    store.write({"paper_values.csv": b"figure\n"})
+    collect(store)
+    first, runs = store.table(DECODING.table), store.read(RUNS)
+    chapter = Chapter("fig2b", lambda preset: tiny_figures if preset == "laptop" else [], (DECODING,))
+    monkeypatch.setattr(studies, "STUDIES", [Study("tiny", "Tiny", (chapter,))])
+
+    # What the ledger has is another training than the committed row tells of, so its weights are not taken.
+    altered = store.table(RUNS)
+    altered["train_loss"] += 1e-6
+    store.write({RUNS: altered.to_csv(index=False).encode()})
+    assert collect(store) == "nothing new: 2 runs are committed"
+
+    store.write({RUNS: runs})
+    assert collect(store).startswith(f"added {DECODING.table}, models/{tiny_figures[1].id}")
+    table = store.table(DECODING.table)
+    assert set(table["id"]) == {run.id for run in tiny_figures}
+    pd.testing.assert_frame_equal(table[table["id"] == tiny_figures[0].id], first)
+    assert store.read(RUNS) == runs
+    assert collect(store) == "nothing new: 2 runs are committed"
+
+
 def test_collected_runs_need_no_ledger_any_more(
     tiny_figures: list[Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
