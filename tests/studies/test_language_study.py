@@ -72,17 +72,24 @@ def _row(variant: str, rate: float, validation: float) -> dict:
     return run.row() | {"validation": validation, "test": validation, "heldout": validation}
 
 
-def test_methods_are_compared_on_rates_that_all_of_them_have() -> None:
-    """The second rate is better for the two that have it, and does not count before the third has it too."""
-    table = pd.DataFrame([_row("softmax", 1e-3, 1.5), _row("hyla", 1e-3, 1.6), _row("linear", 1e-3, 1.9),
-                          _row("softmax", 3e-3, 1.4), _row("linear", 3e-3, 1.7)])  # fmt: skip
-    task = analysis.main_task("laptop")
-    assert set(analysis.compared(table, task)["learning_rate"]) == {1e-3}
-    whole = analysis.compared(pd.concat([table, pd.DataFrame([_row("hyla", 3e-3, 1.8)])]), task)
-    assert whole.set_index("variant")["learning_rate"].to_dict() == {"softmax": 3e-3, "hyla": 1e-3, "linear": 3e-3}
-    assert whole.set_index("variant")["validation"]["softmax"] == pytest.approx(1.4 / np.log(2))
-    shown = analysis.rates(table, task)
+def test_rates_stand_beside_each_other_with_the_best_marked() -> None:
+    table = pd.DataFrame([_row("softmax", 1e-3, 1.5), _row("hyla", 1e-3, 1.6), _row("softmax", 3e-3, 1.4)])
+    shown = analysis.rates(table, analysis.main_task("laptop"))
     assert shown.loc["HYLA"].tolist() == [f"{1.6 / np.log(2):.3f} (best)", ""]
+    assert shown.loc["softmax attention"].tolist() == [f"{1.5 / np.log(2):.3f}", f"{1.4 / np.log(2):.3f} (best)"]
+
+
+def test_last_losses_have_both_units_and_an_interval_where_seeds_allow_one() -> None:
+    task = analysis.main_task("laptop")
+    rows = [_row("hyla", 1e-3, 1.6), *(_row("linear", 1e-3, loss) for loss in (1.0, 2.0))]
+    table = analysis.ends(analysis.bits(pd.DataFrame(rows), task), task)
+    assert table.index.tolist() == ["linear attention", "HYLA", "5-gram model"]
+    assert table.loc["HYLA"].tolist() == [f"{1.6 / np.log(2):.3f}; 1.600"] * 3
+    # Student's t with two seeds: 12.706 times the standard error of the mean, which is half a nat.
+    low, high = ((1.5 + sign * 12.7062 * 0.5) / np.log(2) for sign in (-1, 1))
+    interval = f"{1.5 / np.log(2):.3f} (−{-low:.3f}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high:.3f}); 1.500"
+    assert table.loc["linear attention"].tolist() == [interval] * 3
+    assert table.loc["5-gram model", "test plays"].startswith("2.427; 1.682")
 
 
 def test_letters_are_told_by_codes_that_have_them_and_not_by_noise() -> None:

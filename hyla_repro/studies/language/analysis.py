@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from hyla_repro.results.effects import paired
 from hyla_repro.results.methods import NAMES
-from hyla_repro.results.summary import Results, best_runs, mean_and_error
+from hyla_repro.results.summary import Results, mean_and_error
 from hyla_repro.studies.language.runs import METHODS, SIZES, TASK, TINY
 from hyla_repro.tasks.language import Language, n_gram_loss, texts
 
 ORDER = 5
+TEXTS = {"validation": "validation plays", "test": "test plays", "heldout": "Milton"}
 
 
 def main_task(preset: str) -> Language:
@@ -34,13 +36,6 @@ def bits(runs: pd.DataFrame, task: Language) -> pd.DataFrame:
     return own.assign(**{split: task.bits_per_character(1.0, split) * own[split] for split in splits})
 
 
-def compared(runs: pd.DataFrame, task: Language) -> pd.DataFrame:
-    """Return the runs of each method's best rate, of the rates that all methods have been trained with."""
-    own = bits(runs, task)
-    methods = own.groupby("learning_rate")["variant"].nunique()
-    return best_runs(own[own["learning_rate"].isin(methods.index[methods == own["variant"].nunique()])])
-
-
 def by_seed(results: Results, split: str) -> pd.DataFrame:
     """Return the loss of the main comparison in bits per character, by seed (rows) and method (columns)."""
     best = results.best("fig6", TASK)
@@ -55,6 +50,30 @@ def lines(task: Language) -> dict[str, float]:
     if facts is None or "file" not in facts:
         return {}
     return {split: n_gram_bits(task.text, split) for split in task.evaluation_splits}
+
+
+def ends(runs: pd.DataFrame, task: Language) -> pd.DataFrame:
+    """Return last losses by method, in bits per character with their 95 % interval over seeds, and in nats per token.
+
+    Args:
+        runs: those of each method's best rate, in bits per character.
+    """
+    splits = {split: name for split, name in TEXTS.items() if split in runs}
+    line, rows = lines(task), {}
+    for method in METHODS:
+        own = runs[runs["variant"] == method]
+        if len(own):
+            rows[NAMES[method]] = {name: _in_both_units(own[split], task, split) for split, name in splits.items()}
+    if line:
+        rows["5-gram model"] = {name: _in_both_units(pd.Series([line[split]]), task, split)
+                                for split, name in splits.items()}  # fmt: skip
+    return pd.DataFrame(rows).T
+
+
+def _in_both_units(losses: pd.Series, task: Language, split: str) -> str:
+    effect = paired("", losses, digits=3)
+    text = f"{effect}" if effect.n > 1 else f"{effect.value:.3f}"
+    return f"{text}; {effect.value / task.bits_per_character(1.0, split):.3f}"
 
 
 def rates(runs: pd.DataFrame, task: Language) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hyla_repro.results.methods import NAMES
+from hyla_repro.studies.language.analysis import TEXTS
 from hyla_repro.studies.language.codes import LETTERS, similarity
 from hyla_repro.studies.language.runs import METHODS
 from hyla_repro.studies.style import COLORS, MARKERS, axes_grid, styled
@@ -42,7 +43,7 @@ def fig6(curves: pd.DataFrame, runs: pd.DataFrame, line: Mapping[str, float]) ->
         ax.set_ylim(shown)
     axes[0, 0].set_ylabel("bits per character, validation plays")
     ends = axes[0, 2]
-    splits = [split for split in ("validation", "test", "heldout") if split in line]
+    splits = [split for split in TEXTS if split in line]
     for place, split in enumerate(splits):
         for shift, method in zip((-0.24, -0.08, 0.08, 0.24), METHODS, strict=True):
             values = runs.loc[runs["variant"] == method, split]
@@ -51,8 +52,7 @@ def fig6(curves: pd.DataFrame, runs: pd.DataFrame, line: Mapping[str, float]) ->
             ends.plot(np.full(len(values), place + shift), values, MARKERS[method], ms=3, alpha=0.35,
                       color=COLORS[method])  # fmt: skip
         ends.hlines(line[split], place - 0.4, place + 0.4, color="0.4", ls=":", label=None if place else "5-gram model")
-    names = {"validation": "validation plays", "test": "test plays", "heldout": "Milton"}
-    ends.set_xticks(range(len(splits)), [names[split] for split in splits])
+    ends.set_xticks(range(len(splits)), [TEXTS[split] for split in splits])
     ends.set(ylabel="bits per character, last step", xlim=(-0.6, len(splits) - 0.4))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     more, titles = ends.get_legend_handles_labels()
