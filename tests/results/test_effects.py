@@ -226,3 +226,5 @@ def test_holm_of_the_headlines_as_the_audit_has_it() -> None:
 def test_numbers_are_not_broken_and_have_a_minus_sign() -> None:
     assert str(Effect("gain", -2.04, -12.5, 8.44, 0.6, 3)) == "gain: −2.0 (−12.5\xa0to\xa08.4)"
     assert str(Effect("gain", 0.0373, 0.0118, 0.0631, 0.02, 3, digits=3)) == "gain: 0.037 (0.012\xa0to\xa00.063)"
+    # A hyphen in a name is no minus.
+    assert str(Effect("5-gram", -1.0, -2.0, 0.0, 0.6, 3)).startswith("5-gram: −1.0")

@@ -34,12 +34,10 @@ LIVE = {
     "3-ambiguity": "counts problems, without any model",
     "3-ambiguity-any": "counts problems, without any model",
 }
-NO_LABELS = {
-    "a3-test": "compares every method with a number: there is nothing to shuffle, and untrained models fail it",
-    "a3-unknown": "compares every method with a number: there is nothing to shuffle, and untrained models fail it",
-    "6-n-gram": "compares every method with a number: there is nothing to shuffle, and untrained models fail it",
-    "6-n-gram-milton": "compares every method with a number: there is nothing to shuffle, and untrained models fail it",
-}
+NO_LABELS = dict.fromkeys(
+    ("a3-test", "a3-unknown", "6-n-gram", "6-n-gram-milton"),
+    "compares every method with a number: there is nothing to shuffle, and untrained models fail it",
+)
 # Once they are committed, these belong to OF_METHODS.
 NO_RUNS = {
     "4-hyla-long": "no run of 48 000 steps is committed; its rule is that of a1-sraven-main",
