@@ -6,12 +6,13 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hyla_repro.attention import KeyValueCache
 from hyla_repro.counter_rng import CounterRNG
+from hyla_repro.errors import expect_shape
 from hyla_repro.models.attention import build_attention
 from hyla_repro.models.config import TransformerConfig
 from hyla_repro.models.feed_forward import MixtureOfExperts, build_feed_forward
@@ -36,6 +37,7 @@ class Block(nn.Module):
         last: int | None = None,
         code_scale: Tensor | None = None,
         cache: KeyValueCache | None = None,
+        padding: Bool[Tensor, "b k"] | None = None,
     ) -> tuple[Float[Tensor, "b q m"], Float[Tensor, "b h q k"], Float[Tensor, ""]]:
         """Return outputs, latent code, and the imbalance of the experts, 0 without any."""
         n_tokens = x.shape[1] + (0 if cache is None else len(cache))
@@ -46,7 +48,7 @@ class Block(nn.Module):
         # Slicing keeps `query is key` where every token is read, so that one matrix product projects all three.
         query, residual = (normed, x) if last is None else (normed[:, -last:], x[:, -last:])
         mixed, code = self.attention(
-            query, normed, normed, is_causal=self.causal, code_scale=code_scale, cache=cache, **place
+            query, normed, normed, padding, is_causal=self.causal, code_scale=code_scale, cache=cache, **place
         )
         z = residual + mixed
         normed = self.norm2(z)
@@ -110,6 +112,7 @@ class Transformer(nn.Module):
         code_scales: Float[Tensor, "l q k"] | None = None,
         return_imbalance: bool = False,
         caches: Sequence[KeyValueCache] | None = None,
+        padding: Bool[Tensor, "b t"] | None = None,
     ) -> Tensor | tuple[Tensor, list[Tensor]] | tuple[Tensor, Tensor]:
         """Map inputs (b, t, n_inputs), or tokens (b, t), to outputs (b, q, n_outputs).
 
@@ -121,18 +124,23 @@ class Transformer(nn.Module):
             return_imbalance: also return the load-balancing loss of the experts, summed over layers.
             caches: one KeyValueCache per layer, of a causal model. Inputs then go on with the text that they hold, and
                 join it.
+            padding: True where a sequence has ended: no token attends to what is there, not even in its own place.
 
         Returns: outputs; with return_codes also one code per layer, the final one of the read-out queries only; with
             return_imbalance a scalar instead.
         Raises: ValueError for inputs of the wrong width, more tokens than n_positions, `last` beyond the tokens, or
-            caches that do not fit.
+            caches that do not fit, or are given with padding.
         """
         expected = (3, self.config.n_inputs) if self.config.vocab_size is None else (2, inputs.shape[-1])
         if (inputs.ndim, inputs.shape[-1]) != expected:
             raise ValueError(f"inputs of shape {tuple(inputs.shape)} do not fit: need {self._input_shape()}")
         if last is not None and not 1 <= last <= inputs.shape[1]:
             raise ValueError(f"last={last} is out of range: these inputs have 1 to {inputs.shape[1]} tokens to read")
+        if padding is not None:
+            expect_shape("padding", padding.shape, inputs.shape[:2], "(batch, token)")
         if caches is not None:
+            if padding is not None:
+                raise ValueError("padding with caches: texts of a cache have one length; give one of the two")
             self._check_caches(caches)
         if last == inputs.shape[1]:
             last = None
@@ -145,7 +153,7 @@ class Transformer(nn.Module):
             scale = None if code_scales is None else rearrange(code_scales[index], "q k -> 1 1 q k")
             if scale is not None and queries is not None:
                 scale = scale[:, :, -queries:]
-            x, code, imbalance = block(x, queries, scale, None if caches is None else caches[index])
+            x, code, imbalance = block(x, queries, scale, None if caches is None else caches[index], padding)
             codes.append(code)
             imbalances.append(imbalance)
         x = self.norm(x)

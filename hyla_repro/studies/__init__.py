@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 from hyla_repro.errors import choose
 from hyla_repro.experiment import Experiment
+from hyla_repro.studies.aaren import AAREN
 from hyla_repro.studies.ablations import ABLATIONS
 from hyla_repro.studies.fuzzy_logic import FUZZY_LOGIC
 from hyla_repro.studies.idea import IDEA
 from hyla_repro.studies.language import LANGUAGE
+from hyla_repro.studies.primal_dual import PRIMAL_DUAL
 from hyla_repro.studies.sraven import SRAVEN
 from hyla_repro.studies.study import PRESETS, Chapter, Study, once
 
@@ -20,7 +22,7 @@ __all__ = [
     "study_of", "with_runs",
 ]  # fmt: skip
 
-STUDIES: list[Study] = [IDEA, FUZZY_LOGIC, SRAVEN, ABLATIONS, LANGUAGE]
+STUDIES: list[Study] = [IDEA, FUZZY_LOGIC, SRAVEN, ABLATIONS, LANGUAGE, AAREN, PRIMAL_DUAL]
 
 
 def add(study: Study) -> None:

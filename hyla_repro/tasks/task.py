@@ -59,7 +59,10 @@ class TaskSettings(Protocol):
 
 @runtime_checkable
 class Batch(Protocol):
-    """What every batch has; tasks add the labels that describe its problems (terms, rules)."""
+    """What every batch has; tasks add the labels that describe its problems (terms, rules).
+
+    A batch with a field `padding` (b, t), True where a sequence has ended, has those tokens hidden from attention.
+    """
 
     @property
     def inputs(self) -> "Tensor":

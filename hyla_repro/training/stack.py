@@ -157,10 +157,14 @@ class Stack:
     def _loss(self, weights: dict[str, Tensor], tables: dict[str, Tensor]) -> Tensor:
         run = self.runs[0]
         batch = self.task.draw("train", tables, self.clock, run.batch_size)
-        settings = {"last": self.task.n_read, "code_scales": tables.get("code_scales"), "return_imbalance": True}
-        outputs, imbalance = functional_call(self.model, weights, (batch.inputs,), settings)
+        settings = {"code_scales": tables.get("code_scales"), "return_imbalance": True}
+        outputs, imbalance = self._read_out(weights, batch, **settings)
         loss = self.task.loss(outputs, batch)
         return loss if run.load_balancing is None else loss + run.load_balancing * imbalance
+
+    def _read_out(self, weights: dict[str, Tensor], batch: Any, **settings: Any) -> Any:
+        settings |= {"last": self.task.n_read, "padding": getattr(batch, "padding", None)}
+        return functional_call(self.model, weights, (batch.inputs,), settings)
 
     def _per_run(self, function: Callable[..., Any], *stacked: Any) -> Any:
         if len(self.runs) > 1:
@@ -185,7 +189,7 @@ class Stack:
     def _scorer(self, split: str, step: int, size: int) -> Callable[[Tensor, dict[str, Tensor]], Tensor]:
         def score(weights: Tensor, tables: dict[str, Tensor]) -> Tensor:
             batch = self.task.draw(split, tables, step, size)
-            outputs = functional_call(self.model, self._named(weights), (batch.inputs,), {"last": self.task.n_read})
+            outputs = self._read_out(self._named(weights), batch)
             return self.task.score(outputs, batch).double().sum()
 
         return score
@@ -205,8 +209,7 @@ class Stack:
 
         def code(weights: Tensor, tables: dict[str, Tensor]) -> tuple[Tensor, Any]:
             batch = self.task.draw(split, tables, step, size)
-            settings = {"return_codes": True, "last": n_read}
-            _, layers = functional_call(self.model, self._named(weights), (batch.inputs,), settings)
+            _, layers = self._read_out(self._named(weights), batch, return_codes=True)
             own = [layer[:, :, -n_read:, -n_read:].diagonal(dim1=-2, dim2=-1) for layer in layers]
             return rearrange(own, "l b h token -> b token l h"), batch
 

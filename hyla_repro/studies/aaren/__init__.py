@@ -1,0 +1,16 @@
+"""Attention as an RNN: an attention whose query is a learned token, beside causal softmax attention and HYLA."""
+
+from hyla_repro.lazy import later
+from hyla_repro.studies.aaren import runs
+from hyla_repro.studies.study import Chapter, Study
+
+AAREN = Study(
+    name="aaren",
+    title="Attention as an RNN",
+    chapters=(
+        Chapter("aaren", runs.all_runs),
+        # One pair of models whose codes are drawn.
+        Chapter("aaren-codes", runs.shown, analyses=(runs.CODES,), page=False),
+    ),
+    claims=later("hyla_repro.studies.aaren.claims", "claims"),
+)

@@ -1,0 +1,21 @@
+"""The runs of the chapter on Aaren, and what is computed of their weights."""
+
+from hyla_repro.experiment import Experiment
+from hyla_repro.lazy import later
+from hyla_repro.results.analysis import Analysis
+from hyla_repro.studies.neighbours import OF_AAREN, beside_controls, series, series_runs
+
+SERIES_METHODS = ("softmax", "softmax_causal", "aaren")
+
+CODES = Analysis("aaren_codes.csv", later("hyla_repro.studies.aaren.codes", "code_table"))
+
+
+def all_runs(preset: str) -> list[Experiment]:
+    """Return everything that the chapter shows."""
+    return [*series_runs(preset, SERIES_METHODS), *beside_controls(preset, OF_AAREN)]
+
+
+def shown(preset: str) -> list[Experiment]:
+    """Return the models whose codes are taken apart: three seeds of both causal attentions on Japanese vowels."""
+    seeds = (0,) if preset == "smoke" else (0, 1, 2)
+    return [series(preset, method, seed) for seed in seeds for method in ("softmax_causal", "aaren")]
