@@ -25,6 +25,11 @@ class KeyValueCache:
     def __len__(self) -> int:
         return 0 if self.keys is None else self.keys.shape[2]
 
+    @property
+    def nbytes(self) -> int:
+        """How many bytes its keys and values have."""
+        return sum(part.nbytes for part in (self.keys, self.values) if part is not None)
+
     def __call__(self, keys: Keys, values: Float[Tensor, "b h k e"]) -> tuple[Tensor, Tensor]:
         """Add new tokens, and return the keys and values of all.
 

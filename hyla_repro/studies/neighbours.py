@@ -1,6 +1,7 @@
 """What the chapters on other papers' attention share: their runs on our two tasks and on time series, and effects."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 
@@ -9,7 +10,7 @@ from hyla_repro.experiment import Experiment
 from hyla_repro.models.config import TransformerConfig
 from hyla_repro.results.effects import MIN_SEEDS, Effect, paired
 from hyla_repro.results.methods import METHODS, NAMES, architecture
-from hyla_repro.results.summary import Results
+from hyla_repro.results.summary import Results, mean_and_error
 from hyla_repro.studies.fuzzy_logic import runs as fuzzy_logic
 from hyla_repro.studies.sraven import runs as sraven
 from hyla_repro.studies.study import PRESETS
@@ -43,12 +44,13 @@ def series(preset: str, method: str, seed: int, data_set: str = "japanese_vowels
     training series about 47 times.
     """
     settings = SeriesSettings(data_set)
+    fitting: dict[str, Any] = settings.model_sizes
     return Experiment(
         task_name=SERIES,
         task={"data_set": data_set},
         model=TransformerConfig(
             n_layers=2, d_model=64, n_heads=4, qk_dim=64, v_dim=64, d_ff=128,
-            **settings.model_sizes, **architecture(method),
+            **fitting, **architecture(method),
         ),
         steps=_STEPS[choose("preset", preset, PRESETS)],
         batch_size=32,
@@ -81,3 +83,27 @@ def complete(table: pd.DataFrame, methods: Iterable[str]) -> bool:
 def minus(table: pd.DataFrame, one: str, other: str, digits: int = 1) -> Effect:
     """Return the effect of one method minus another, seed by seed."""
     return paired(f"{NAMES[one]} minus {NAMES[other]}", table[one] - table[other], digits)
+
+
+def on_series(results: Results, figure: str, methods: Iterable[str], control: str) -> pd.DataFrame:
+    """Return the accuracy on test series by method, and its difference from a control, in points."""
+    table = scores(results, figure, SERIES, "test")
+    rows = {}
+    for method in (method for method in methods if method in table):
+        effect = "" if method == control or control not in table else paired("", table[method] - table[control], 2)
+        rows[NAMES[method]] = {"accuracy (%)": mean_and_error(table[method].mean(), table[method].sem(), 2),
+                               "seeds": table[method].count(), f"minus {NAMES[control]}": str(effect)}  # fmt: skip
+    return pd.DataFrame(rows).T
+
+
+def on_tasks(results: Results, figure: str, methods: Iterable[str]) -> pd.DataFrame:
+    """Return scores on training and on held-out tasks by task and method, of those that have runs."""
+    rows = []
+    for task, title in TASKS.items():
+        splits = {"training tasks (%)": "test", "held-out (%)": "heldout"}
+        tables = {name: scores(results, figure, task, split) for name, split in splits.items()}
+        counts = tables["held-out (%)"].count()
+        for method in (method for method in methods if method in counts):
+            cells = {name: mean_and_error(t[method].mean(), t[method].sem()) for name, t in tables.items()}
+            rows.append({"task": title, "attention": NAMES[method], **cells, "seeds": counts[method]})
+    return pd.DataFrame(rows)

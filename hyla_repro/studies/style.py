@@ -1,7 +1,7 @@
 """One style of all figures: colours per method, safe for colour-blind readers, told apart by markers too."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec
@@ -99,3 +99,30 @@ def lines(ax: Axes, runs: pd.DataFrame, axis: str, score: str = "heldout", scale
     ax.set_xlim((0.8 * first, 1.15 * last) if scale == "from_zero" else (first - beside, last + beside))
     ax.grid(axis="y", color="0.9")
     ax.set_axisbelow(True)
+
+
+@styled
+def score_rows(tables: Mapping[str, Mapping[str, pd.DataFrame]], methods: Sequence[str]) -> Figure:
+    """Draw scores on training tasks (hollow) and held-out tasks (solid) of methods from top to bottom, seeds faint.
+
+    Args:
+        tables: by title of a panel, `test` and `heldout`: scores in percent by seed (rows) and method (columns).
+        methods: those without runs leave their row empty.
+    """
+    figure, axes = axes_grid(1, len(tables), 2.6 + 4.0 * len(tables), 0.42 * len(methods) + 1.2, sharey=True)
+    rows, color = list(methods)[::-1], PALETTE[2]
+    for ax, (title, splits) in zip(axes[0], tables.items(), strict=True):
+        looks = (("test", 0.14, "none", "training tasks"), ("heldout", -0.14, color, "held-out tasks"))
+        for split, shift, fill, label in looks:
+            values = splits[split].reindex(columns=rows)
+            places = np.arange(len(rows)) + shift
+            for _, seed in values.iterrows():
+                ax.plot(seed, places, "o", ms=3, alpha=0.35, color=color, mfc=fill)
+            ax.errorbar(values.mean(), places, xerr=values.sem().fillna(0), fmt="o", color=color, mfc=fill, capsize=3,
+                        label=label)  # fmt: skip
+        ax.set_yticks(range(len(rows)), [NAMES[method] for method in rows])
+        ax.set_xlabel(title)
+        ax.grid(axis="x", color="0.9")
+        ax.set_axisbelow(True)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure

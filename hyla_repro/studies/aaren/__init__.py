@@ -9,8 +9,8 @@ AAREN = Study(
     title="Attention as an RNN",
     chapters=(
         Chapter("aaren", runs.all_runs),
-        # One pair of models whose codes are drawn.
-        Chapter("aaren-codes", runs.shown, analyses=(runs.CODES,), page=False),
+        # Some of its models, whose codes are taken apart.
+        Chapter("aaren-codes", runs.shown, analyses=(runs.CODES, runs.MATRIX), page=False),
     ),
     claims=later("hyla_repro.studies.aaren.claims", "claims"),
 )

@@ -8,6 +8,7 @@ from hyla_repro.studies.neighbours import OF_AAREN, beside_controls, series, ser
 SERIES_METHODS = ("softmax", "softmax_causal", "aaren")
 
 CODES = Analysis("aaren_codes.csv", later("hyla_repro.studies.aaren.codes", "code_table"))
+MATRIX = Analysis("aaren_code_matrix.csv", later("hyla_repro.studies.aaren.codes", "matrix_table"))
 
 
 def all_runs(preset: str) -> list[Experiment]:
