@@ -4,6 +4,8 @@
 PYTHON ?= python3
 # Installed only where PYTHON has no torch >= 2.6 of its own: an existing build suits its machine's GPU, or lack of one.
 TORCH ?= torch==2.13.0
+# Time series as text files in a wheel, of which nothing is imported: without its dependencies, which need other versions.
+SERIES := aeon==1.6.0
 PRESET ?= smoke
 FIGURE ?= all
 # More arguments for pytest, such as ARGS="-m slow".
@@ -61,6 +63,7 @@ setup: $(READY)  ## Only make .venv
 
 $(READY): .venv/.locked pyproject.toml
 	$(PIP) install --no-deps --no-build-isolation --editable .
+	$(PIP) install --no-deps '$(SERIES)'
 	touch $@
 
 define NEEDS_PYTHON
@@ -74,7 +77,7 @@ endef
 # Both files keep what people wrote at their top, and every version that still fits; UPGRADE=--upgrade for newer ones.
 lock:  ## Write the versions in requirements.lock and environment.yml again (needs uv)
 	cp requirements.lock requirements.lock.new
-	$(UV) pip compile pyproject.toml --quiet --all-extras --universal --generate-hashes --no-emit-package torch \
+	$(UV) pip compile pyproject.toml --quiet --extra book --extra language --extra dev --universal --generate-hashes --no-emit-package torch \
 		--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE) --output-file requirements.lock.new
 	{ sed '/^$$/,$$d' requirements.lock; echo; cat requirements.lock.new; } > requirements.lock.tmp
 	{ sed '/# requirements.lock:$$/q' environment.yml; \

@@ -70,3 +70,25 @@ def ledger(tmp_path: Path) -> "Ledger":
     from hyla_repro.ledger.runs import Ledger
 
     return Ledger(tmp_path / "runs")
+
+
+@pytest.fixture
+def write_archive(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> "Callable[..., Path]":
+    """Put files of made-up series, whose values tell row, channel and step, where a package has the archive's."""
+    from hyla_repro.tasks.series import DATA_SETS, files
+
+    def write(facts: Any = DATA_SETS["japanese_vowels"], n_classes: int = 9, n_channels: int = 12) -> Path:
+        archive = tmp_path_factory.mktemp("archive")
+        (archive / facts.file).mkdir()
+        labels = " ".join(str(1 + k) for k in range(n_classes))
+        for split, count in (("TRAIN", facts.n_train), ("TEST", facts.n_test)):
+            lines = [f"# made up\n@classLabel true {labels}\n@data"]
+            for row in range(count):
+                steps = range(7 + row % (facts.length - 6))
+                channels = [",".join(f"{row + 100 * c + 0.5 * t}" for t in steps) for c in range(n_channels)]
+                lines.append(":".join([*channels, str(1 + row % n_classes)]))
+            (archive / facts.file / f"{facts.file}_{split}.ts").write_text("\n".join(lines) + "\n")
+        monkeypatch.setattr(files, "folder", lambda: archive)
+        return archive
+
+    return write

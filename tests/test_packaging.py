@@ -20,7 +20,9 @@ import hyla_repro
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
-EXTRAS = [Requirement(text) for extra in PROJECT["optional-dependencies"].values() for text in extra]
+OPTIONAL = {name: list(map(Requirement, extra)) for name, extra in PROJECT["optional-dependencies"].items()}
+# The series are files that come in a package; what it asks for is not what the lock has.
+EXTRAS = [requirement for name, extra in OPTIONAL.items() if name != "series" for requirement in extra]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
 CONDA_PIP = next(entry["pip"] for entry in ENVIRONMENT if isinstance(entry, dict))
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -102,6 +104,13 @@ def test_lock_holds_what_every_build_of_torch_needs() -> None:
     names = [r.name for r in needed if not COMES_WITH_TORCH.fullmatch(canonicalize_name(r.name))]
     assert len(names) >= 5
     assert [name for name in names if not locked(name, PLATFORMS[0])] == []
+
+
+def test_series_come_without_the_dependencies_of_their_package() -> None:
+    (series,) = OPTIONAL["series"]
+    assert f"SERIES := {series}\n" in MAKEFILE
+    assert re.search(r"install --no-deps '?\$\(SERIES\)", MAKEFILE)
+    assert locked(series.name, PLATFORMS[0]) == []
 
 
 def test_torch_has_a_lower_bound_only() -> None:

@@ -19,6 +19,11 @@ from hyla_repro.tasks.series.settings import SeriesSettings
 SERIES = "series"
 OF_AAREN = ("softmax_causal", "aaren", "hyla_learned_query")
 OF_PRIMAL_DUAL = ("softmax_bn", "softmax_sh", "softmax_bn_sh", "hyla_bn", "hyla_sh")
+# What a row is to be compared with: it differs from its control by one idea.
+CONTROLS = {
+    "softmax_causal": "softmax", "aaren": "softmax_causal", "hyla_learned_query": "aaren", "softmax_bn": "softmax",
+    "softmax_sh": "softmax", "softmax_bn_sh": "softmax", "hyla_bn": "hyla", "hyla_sh": "hyla",
+}  # fmt: skip
 TASKS = {fuzzy_logic.TASK: "fuzzy logic", sraven.TASK: "SRAVEN"}
 SERIES_SEEDS = {"smoke": (0,), "laptop": tuple(range(10)), "paper": tuple(range(10))}
 _STEPS = {"smoke": 60, "laptop": 400, "paper": 400}
@@ -107,3 +112,26 @@ def on_tasks(results: Results, figure: str, methods: Iterable[str]) -> pd.DataFr
             cells = {name: mean_and_error(t[method].mean(), t[method].sem()) for name, t in tables.items()}
             rows.append({"task": title, "attention": NAMES[method], **cells, "seeds": counts[method]})
     return pd.DataFrame(rows)
+
+
+def by_task(results: Results, figure: str) -> dict[str, dict[str, pd.DataFrame]]:
+    """Return scores in percent by task and split: `test` on training tasks, and `heldout`."""
+    return {
+        f"{title} (%)": {split: scores(results, figure, task, split) for split in ("test", "heldout")}
+        for task, title in TASKS.items()
+    }
+
+
+def beside(results: Results) -> pd.DataFrame:
+    """Return held-out scores of all neighbours and their differences from their controls, a column per task."""
+    rows: dict[str, dict[str, str]] = {}
+    for task, title in TASKS.items():
+        for figure, methods in (("aaren", OF_AAREN), ("primal", OF_PRIMAL_DUAL)):
+            table = scores(results, figure, task, "heldout")
+            for method in (method for method in methods if method in table):
+                control = CONTROLS[method]
+                row = rows.setdefault(method, {"row": NAMES[method], "control": NAMES[control]})
+                row[f"{title}, held-out (%)"] = mean_and_error(table[method].mean(), table[method].sem())
+                if control in table:
+                    row[f"{title}, minus control"] = str(minus(table, method, control)._replace(name=""))
+    return pd.DataFrame(rows.values()).fillna("")

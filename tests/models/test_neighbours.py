@@ -6,13 +6,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyla_repro.attention import NEIGHBOURS, VARIANTS, Aaren, HypernetworkAttention, LearnedQueryAttention
+from hyla_repro.attention import (
+    NEIGHBOURS,
+    VARIANTS,
+    Aaren,
+    HypernetworkAttention,
+    KeyValueCache,
+    LearnedQueryAttention,
+)
 from hyla_repro.attention.variants import MODEL_VARIANTS
 from hyla_repro.experiment import Experiment
 from hyla_repro.models.config import TransformerConfig
 from hyla_repro.models.transformer import Transformer
 from hyla_repro.results.methods import ABLATIONS, ALL_METHODS, NAMES, architecture
 from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
+from hyla_repro.studies.neighbours import series
 from hyla_repro.studies.sraven.runs import Sizes, sraven
 from hyla_repro.training.optimizer import decays
 from hyla_repro.training.plan import total_flop
@@ -203,3 +211,44 @@ def test_stacks_train_every_neighbour(task: str, method: str) -> None:
     codes, _ = together.codes(together.task.evaluation_splits[0], 0, 5)
     assert codes.shape[:2] == (2, 5)
     assert codes.isfinite().all()
+
+
+# --- padding ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", MODEL_VARIANTS)
+def test_padding_changes_nothing_whatever_stands_in_it(method: str) -> None:
+    model = make(method).double().eval()
+    inputs, more = draw(BATCH, TOKENS, INPUTS).double(), draw(BATCH, 2, INPUTS, seed=1).double()
+    # Windows and means of the keys go over what a sequence has, so that a mask of nothing stands for no mask.
+    alone = model(inputs, padding=torch.zeros(BATCH, TOKENS, dtype=torch.bool))
+    torch.testing.assert_close(alone, model(inputs), rtol=0, atol=1e-12)
+    padding = (torch.arange(TOKENS + 2) >= TOKENS).expand(BATCH, -1)
+    for filling in (more, 100 * more):
+        longer = torch.cat([inputs, filling], dim=1)
+        torch.testing.assert_close(model(longer, padding=padding)[:, :TOKENS], alone, rtol=0, atol=1e-12)
+    visible = model(longer)[:, :TOKENS]
+    assert model.config.causal or (visible - alone).abs().max() > 1e-3, "the control sees them"
+
+
+def test_padding_that_cannot_be_is_named() -> None:
+    model = make("softmax")
+    with pytest.raises(ValueError, match=r"padding has shape \(2, 4\): this task needs \(2, 5\) here"):
+        model(draw(BATCH, TOKENS, INPUTS), padding=torch.zeros(BATCH, 4, dtype=torch.bool))
+    causal = make("softmax", causal=True)
+    with pytest.raises(ValueError, match="padding with caches"):
+        causal(draw(BATCH, TOKENS, INPUTS), padding=torch.zeros(BATCH, TOKENS, dtype=torch.bool),
+               caches=[KeyValueCache(), KeyValueCache()])  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["softmax", "hyla", "aaren", "softmax_bn_sh"])
+def test_a_stack_of_runs_with_padding_goes_as_each_does_alone(method: str, write_archive: Callable[[], object]) -> None:
+    write_archive()
+    runs = [series("smoke", method, seed) for seed in (0, 1)]
+    together, alone = Stack(runs), [Stack([run]) for run in runs]
+    for stack in (together, *alone):
+        stack.advance()
+        stack.advance()
+    for index, stack in enumerate(alone):
+        torch.testing.assert_close(together.weights[index], stack.weights[0], rtol=1e-4, atol=1e-5)
+    assert [scores.keys() for scores in together.evaluate(20)] == [{"test": 0}.keys()] * 2

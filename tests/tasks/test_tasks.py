@@ -1,9 +1,16 @@
 """What every task does alike: batches that cannot be are refused, and each step is its own."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from hyla_repro.tasks import TASKS
+
+
+@pytest.fixture(autouse=True)
+def _series(write_archive: Callable[[], object]) -> None:
+    write_archive()
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -132,3 +132,14 @@ def distances(table: pd.DataFrame) -> pd.DataFrame:
         title: [mean_and_error(mean, error, 3) for mean, error in zip(means[name], errors[name], strict=True)]
         for name, title in names.items()
     }, index=means.index).reset_index()  # fmt: skip
+
+
+def times(measured: pd.DataFrame) -> pd.DataFrame:
+    """Return measured times over those of softmax attention, by number of tokens and windows of the heads.
+
+    Args:
+        measured: rows of benchmarks/scaled_head.py.
+    """
+    names = {scales: f"windows {scales}" for scales in SCALES} | {"fused": "torch's fused softmax"}
+    table = measured.pivot(index="tokens", columns="scales", values="ratio")
+    return table[list(names)].rename(columns=names).rename_axis(columns=None)
