@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hyla_repro.attention import HypernetworkAttention, ScaledHeadAttention
 from hyla_repro.studies.primal_dual.analysis import SCALES
+from hyla_repro.training.process import keep_freed_memory
 
 _WIDTH, _HEADS = 64, 4
 
@@ -32,6 +33,7 @@ def seconds(layer: nn.Module, x: Tensor) -> float:
 @torch.no_grad()
 def main(repeats: int = 9, out: Path | None = None) -> None:
     """Print, by number of tokens and windows of the heads, the milliseconds of both and their ratio."""
+    keep_freed_memory()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     softmax = HypernetworkAttention(_WIDTH, _HEADS, variant="softmax").eval()
