@@ -240,7 +240,8 @@ class ScaledHeadAttention(NeighbourAttention):
             if bias is not None:
                 own = bias if bias.shape[1] == 1 else bias[:, first : first + n_heads]
                 own = average_bias(own, shares, key.shape[1], back=False)
-            absent = rearrange(shares.sum(-1) == 0, "b h n -> b h 1 n")
+            # Without padding no window is empty, and a mask of nothing costs as much as the scores.
+            absent = None if hidden is None else rearrange(shares.sum(-1) == 0, "b h n -> b h 1 n")
             mixed, code = attend(queries, keys, values, own, absent, normalizer=self.normalizer,
                                  value_network=self.value_network, activation=self.activation)  # fmt: skip
             assert code is not None, "without blocks there is a code"
