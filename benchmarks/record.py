@@ -17,7 +17,7 @@ from hyla_repro.book.costs import MEASUREMENTS
 from hyla_repro.ledger.data_folder import DataFolder
 
 # Tables that other pages than the chapter on cost show.
-KNOWN = (*MEASUREMENTS, "key_reduction")
+KNOWN = (*MEASUREMENTS, "key_reduction", "scaled_head", "streaming")
 
 
 def merge(before: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
