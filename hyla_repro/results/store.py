@@ -77,7 +77,8 @@ class Store(DataFolder):
 
     def analysis(self, analysis: Analysis, wanted: Iterable[Experiment]) -> pd.DataFrame:
         """Return the rows of a table that is computed from weights, with variant and seed, making missing ones."""
-        committed, parts = self.table(analysis.table), []
+        committed = self.table(analysis.table)
+        parts = [committed[:0].assign(variant="", seed=0)]
         for run in wanted:
             part = committed[committed["id"] == run.id]
             weights = self.model(run) if part.empty or self._model_differs(run) else None

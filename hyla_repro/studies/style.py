@@ -121,7 +121,7 @@ def score_rows(tables: Mapping[str, Mapping[str, pd.DataFrame]], methods: Sequen
             ax.errorbar(values.mean(), places, xerr=values.sem().fillna(0), fmt="o", color=color, mfc=fill, capsize=3,
                         label=label)  # fmt: skip
         ax.set_yticks(range(len(rows)), [NAMES[method] for method in rows])
-        ax.set_xlabel(title)
+        ax.set(xlabel=title, ylim=(-0.5, len(rows) - 0.5))
         ax.grid(axis="x", color="0.9")
         ax.set_axisbelow(True)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)

@@ -39,7 +39,8 @@ def test_ablations_are_counted_as_the_method_whose_value_network_they_share(stor
 
 
 def test_hours_are_those_of_the_runs_and_marked_where_some_are_estimated(store: Store) -> None:
-    table = costs.figures(store).set_index(["figure", "preset"])
+    device = store.runs(experiments("fig2b", "laptop"))["device"].iloc[0]
+    table = costs.figures(store).set_index(["figure", "preset", "device"]).xs(device, level="device")
     minutes = {entry.run.id: entry.minutes for entry in timed_runs(experiments("all", "laptop"), store)}
     runs = experiments("fig2b", "laptop")
     shown = table.loc[("`fig2b`", "laptop"), "hours here, of a core or GPU"]

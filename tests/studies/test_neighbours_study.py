@@ -160,7 +160,8 @@ def test_every_neighbour_has_its_runs_and_its_control(preset: str) -> None:
     assert {*neighbours.OF_AAREN, *neighbours.OF_PRIMAL_DUAL, *neighbours.CONTROLS.values()} <= trained
     assert {run.id for run in runs["aaren-codes"]} <= {run.id for run in runs["aaren"]}
     assert {run.id for run in runs["primal-heads"]} <= {run.id for run in runs["primal"]}
-    assert {run.evaluation_sequences for run in runs["primal"] if run.task_name == "series"} == {370}
+    tests = {run.evaluation_sequences for run in runs["primal"] if run.task_name == "series"}
+    assert tests == (set() if preset == "paper" else {370}), "the sizes of the papers' models are not known"
     assert {study.name for study in (aaren.AAREN, primal_dual.PRIMAL_DUAL)} == {"aaren", "primal_dual"}
 
 

@@ -28,10 +28,10 @@ def claims(store: Store | None) -> list[Claim]:
               "ratios against length; curves, no table", "products of a layer with windows (1, 2, 4, 8) over those of "
               "softmax attention: below 1 and falling, 64 to 4096 tokens", cheaper, chance="none", live=True),
         *(_series(method) for method in ("softmax_bn", "softmax_sh", "softmax_bn_sh")),
-        Claim("primal-heads", "primal-heads", "neighbours", "The heads of Attention-BN are less redundant.",
+        Claim("primal-heads", FIGURE, "neighbours", "The heads of Attention-BN are less redundant.",
               "distances of head outputs; no table at hand", "mean distance of two heads' outputs over layers, trained "
               "on JapaneseVowels: Attention-BN minus softmax attention", _apart("distance")),
-        Claim("primal-heads-unit", "primal-heads", "neighbours", "They also are when every output has length 1.", OURS,
+        Claim("primal-heads-unit", FIGURE, "neighbours", "They also are when every output has length 1.", OURS,
               "the same distance of outputs of length 1", _apart("unit_distance")),
         *(_centring(task) for task in TASKS),
         *(_windows(task) for task in TASKS),
