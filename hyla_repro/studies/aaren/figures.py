@@ -1,11 +1,14 @@
 """The pictures of the chapter on Aaren."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from hyla_repro.results.methods import NAMES
-from hyla_repro.studies.style import PALETTE, axes_grid, styled
+from hyla_repro.studies.aaren.runs import ROWS
+from hyla_repro.studies.style import PALETTE, axes_grid, score_rows, styled
 
 _LOOKS = {"Aaren": ("o", PALETTE[2]), "softmax with a cache": ("s", PALETTE[0])}
 
@@ -46,3 +49,8 @@ def codes(matrices: pd.DataFrame, residuals: pd.DataFrame) -> Figure:
         ax.set(xlabel="key", ylabel="query", title=f"{NAMES[method]}\nresidual {own['residual'].mean():.2f} nats")
         figure.colorbar(image, ax=ax, label="log code (nats)", shrink=0.8)
     return figure
+
+
+def tasks(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
+    """Draw scores on both tasks, as `score_rows` does, of this chapter's rows."""
+    return score_rows(tables, ROWS)

@@ -6,6 +6,8 @@ from hyla_repro.results.analysis import Analysis
 from hyla_repro.studies.neighbours import OF_AAREN, beside_controls, series_runs
 
 SERIES_METHODS = ("softmax", "softmax_causal", "aaren")
+# On our two tasks, in the order of tables and pictures.
+ROWS = ("softmax", "softmax_causal", "aaren", "hyla", "hyla_learned_query")
 
 CODES = Analysis("aaren_codes.csv", later("hyla_repro.studies.aaren.codes", "code_table"))
 MATRIX = Analysis("aaren_code_matrix.csv", later("hyla_repro.studies.aaren.codes", "matrix_table"))

@@ -1,13 +1,15 @@
 """The pictures of the chapter on the primal-dual framework."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from hyla_repro.results.methods import NAMES
 from hyla_repro.studies.primal_dual.analysis import HeadRegression
-from hyla_repro.studies.primal_dual.runs import SERIES_METHODS
-from hyla_repro.studies.style import PALETTE, axes_grid, styled
+from hyla_repro.studies.primal_dual.runs import ROWS, SERIES_METHODS
+from hyla_repro.studies.style import PALETTE, axes_grid, score_rows, styled
 
 
 @styled
@@ -93,3 +95,8 @@ def cost(counted: pd.DataFrame, measured: pd.DataFrame) -> Figure:
     ax.minorticks_off()
     ax.legend(fontsize=8)
     return figure
+
+
+def tasks(tables: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
+    """Draw scores on both tasks, as `score_rows` does, of this chapter's rows."""
+    return score_rows(tables, ROWS)

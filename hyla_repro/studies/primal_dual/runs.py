@@ -6,6 +6,8 @@ from hyla_repro.results.analysis import Analysis
 from hyla_repro.studies.neighbours import OF_PRIMAL_DUAL, beside_controls, series_runs
 
 SERIES_METHODS = ("softmax", "softmax_bn", "softmax_sh", "softmax_bn_sh", "hyla")
+# On our two tasks, in the order of tables and pictures.
+ROWS = ("softmax", "softmax_bn", "softmax_sh", "softmax_bn_sh", "hyla", "hyla_bn", "hyla_sh")
 
 DISTANCES = Analysis("head_distance.csv", later("hyla_repro.studies.primal_dual.codes", "distance_table"))
 
