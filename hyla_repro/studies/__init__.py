@@ -9,6 +9,7 @@ from collections.abc import Callable
 from hyla_repro.errors import choose
 from hyla_repro.experiment import Experiment
 from hyla_repro.studies.ablations import ABLATIONS
+from hyla_repro.studies.attention_paths import ATTENTION_PATHS
 from hyla_repro.studies.fuzzy_logic import FUZZY_LOGIC
 from hyla_repro.studies.idea import IDEA
 from hyla_repro.studies.language import LANGUAGE
@@ -20,7 +21,7 @@ __all__ = [
     "study_of", "with_runs",
 ]  # fmt: skip
 
-STUDIES: list[Study] = [IDEA, FUZZY_LOGIC, SRAVEN, ABLATIONS, LANGUAGE]
+STUDIES: list[Study] = [IDEA, FUZZY_LOGIC, SRAVEN, ABLATIONS, LANGUAGE, ATTENTION_PATHS]
 
 
 def add(study: Study) -> None:

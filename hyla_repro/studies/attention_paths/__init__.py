@@ -1,6 +1,15 @@
 """Attention paths: which paths through the heads a network of frozen attention uses (Tiberi et al., 2024)."""
 
-from hyla_repro.lazy import exports
+from hyla_repro.lazy import exports, later
+from hyla_repro.studies.attention_paths import runs
+from hyla_repro.studies.study import Chapter, Study
+
+ATTENTION_PATHS = Study(
+    name="attention_paths",
+    title="Neighbours",
+    chapters=(Chapter(runs.FIGURE, runs.bridge, analyses=(runs.HEADS,), tables=(runs.POINTS,)),),
+    claims=later("hyla_repro.studies.attention_paths.claims", "claims"),
+)
 
 _HOMES = {
     "inputs": (
