@@ -6,7 +6,9 @@ from einops import einsum, rearrange
 from scipy.stats import spearmanr
 
 from hyla_repro.attention import HypernetworkAttention
-from hyla_repro.studies.attention_paths.chains import AUTHORS, FOUR, TINY, TWO, WIDTHS
+from hyla_repro.results.effects import paired
+from hyla_repro.results.methods import NAMES
+from hyla_repro.studies.attention_paths.chains import AUTHORS, FOUR, TINY, TWO
 from hyla_repro.studies.attention_paths.inputs import path_inputs
 
 GOOD, DENOISING = "good > uniform", {FOUR: "random > uniform", TWO: "uniform > uniform"}
@@ -84,20 +86,54 @@ def lead(layer: pd.DataFrame) -> float:
     return layer.loc[~layer["random"], "score"].min() - layer.loc[layer["random"], "score"].max()
 
 
-def width_table(points: pd.DataFrame, net: tuple[str, float], draw: int = AUTHORS) -> pd.Series:
-    """Return accuracies in percent: of Gaussian processes, and of the theory by width."""
-    table = of_net(points, net)
-    part = table[(table["draw"] == draw) & (table["quantity"] == "accuracy")]
-    infinite = part[part["method"] == "infinite"].set_index("first")["value"].add_prefix("infinite, ")
-    theory = part[part["method"] == "theory"].set_index("width")["value"].reindex(WIDTHS)
-    return pd.concat([infinite, theory.rename("N={}".format)])
+def width_table(points: pd.DataFrame) -> pd.DataFrame:
+    """Return accuracies in percent of Gaussian processes and of the theory by width, authors' seeds and other draws."""
+    rows = {}
+    for name, net in (("four paths", FOUR), ("two paths", TWO)):
+        table = of_net(points, net)
+        accuracy = table[table["quantity"] == "accuracy"]
+        infinite = accuracy[accuracy["method"] == "infinite"].pivot(index="draw", columns="first", values="value")
+        theory = accuracy[accuracy["method"] == "theory"].pivot(index="draw", columns="width", values="value")
+        both = infinite.add_prefix("infinite, ").join(theory.rename(columns="N={}".format))
+        rows[name, "authors' seeds"] = both.loc[AUTHORS]
+        rows[name, f"mean of {len(both) - 1} draws"] = both.drop(index=AUTHORS).mean()
+    return pd.DataFrame(rows).T.round(1)
+
+
+def overlaps(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean overlap of the leading eigenvectors with the labels, by rank: at infinite width and at N=10."""
+    part = of_net(points, FOUR)
+    part = part[part["quantity"] == "overlap"]
+    part = part.assign(rank=part["first"].astype(int))
+    return part.pivot_table("value", index="rank", columns="width").rename(columns={0: "infinite", 10: "N=10"})
 
 
 def head_correlations(heads: pd.DataFrame, column: str, surrogate: str = "one layer") -> pd.Series:
-    """Return Spearman's correlation of the score with another column over the heads of a layer, averaged, by seed."""
+    """Return Spearman's correlation of the score with another column over the heads of a layer, by seed.
+
+    It is averaged over layers, without those whose column is constant: so is the first layer's own code, where no
+    softmax lets the other keys in.
+    """
     found = heads[heads["surrogate"] == surrogate].groupby(["seed", "layer"])
-    each = {key: spearmanr(part["score"], part[column]).statistic for key, part in found}
+    each = {key: spearmanr(part["score"], part[column]).statistic for key, part in found if part[column].nunique() > 1}
     return pd.Series(each, dtype=float).groupby(level=0).mean()
+
+
+def head_summary(heads: pd.DataFrame) -> pd.DataFrame:
+    """Return correlations with their 95 % interval over seeds and facts of the surrogate, by method and surrogate."""
+    rows = {}
+    for (method, surrogate), part in heads.groupby(["variant", "surrogate"], sort=False):
+        columns = {"drop": "score and fall", "drop_rescaled": "score and fall, others rescaled",
+                   "probe": "score and probe"}  # fmt: skip
+        found = {name: str(paired("", head_correlations(part, column, surrogate), digits=2))
+                 for column, name in columns.items()}  # fmt: skip
+        facts = part[["accuracy", "infinite", "participation"]].mean()
+        rows[NAMES[method], surrogate] = found | {
+            "accuracy of the surrogate": f"{facts['accuracy']:.1f}",
+            "of infinite width": f"{facts['infinite']:.1f}",
+            "participation": f"{facts['participation']:.2f}",
+        }
+    return pd.DataFrame(rows).T
 
 
 def hyla_path_error(seed: int = 0, n_heads: int = 3, n_tokens: int = 5) -> float:

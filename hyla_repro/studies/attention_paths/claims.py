@@ -138,7 +138,8 @@ def _heads() -> list[Claim]:
             "paths",
             "They are those by which the code tells of the terms.",
             OURS,
-            f"{score} the head's weight in the probe of terms, {methods}",
+            f"{score} the head's weight in the probe of terms, {methods}; the last layer alone where the first one's own "
+            "code is constant",
             heads_that_tell,
         ),
     ]
