@@ -77,13 +77,8 @@ def silenced(table: pd.DataFrame) -> pd.DataFrame:
     heads = heads.rename(columns={"first": "layer", "second": "head"})
     whole = by_draw(table, "silenced", "accuracy")
     return heads.assign(
-        drop=heads["draw"].map(whole) - heads.get("accuracy without"), random=heads["head"].str.startswith("random")
+        drop=heads["draw"].map(whole) - heads["accuracy without"], random=heads["head"].str.startswith("random")
     )
-
-
-def lead(layer: pd.DataFrame) -> float:
-    """Return by how much the useful head of a layer has a higher score than its random ones."""
-    return layer.loc[~layer["random"], "score"].min() - layer.loc[layer["random"], "score"].max()
 
 
 def width_table(points: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """What the chapter on attention paths claims, and the rules that decide it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import wraps
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,6 @@ from hyla_repro.studies.attention_paths.chains import AUTHORS, DRAWS, FOUR, NINE
 from hyla_repro.studies.attention_paths.runs import FIGURE, HEADS, POINTS, SURROGATES
 
 _DRAWS = f"{len(DRAWS)} draws of data and random heads"
-_NOT_COMPUTED = "not computed yet"
 # Points of accuracy that a curve may rise by where it should fall, and by which its ends may differ.
 _LEVEL = 1.5
 
@@ -138,22 +138,29 @@ def _heads() -> list[Claim]:
             "paths",
             "They are those by which the code tells of the terms.",
             OURS,
-            f"{score} the head's weight in the probe of terms, {methods}; the last layer alone where the first one's own "
-            "code is constant",
+            f"{score} the head's weight in the probe of terms, {methods}; the last layer alone where the first "
+            "one's own code is constant",
             heads_that_tell,
         ),
     ]
 
 
-# --- tables ----------------------------------------------------------------------------------------------------------
+# --- how rules are made ----------------------------------------------------------------------------------------------
 
 
-def _points(results: Results) -> pd.DataFrame:
-    return results.store.computed(POINTS)
+def _computed_by(*methods: str) -> Callable[[Callable[[pd.DataFrame], Outcome]], Callable[[Results], Outcome]]:
+    """Make a rule of a function of the computed table, once all that these methods compute is there."""
 
+    def rule_of(decide: Callable[[pd.DataFrame], Outcome]) -> Callable[[Results], Outcome]:
+        @wraps(decide)
+        def rule(results: Results) -> Outcome:
+            points = results.store.computed(POINTS)
+            needed = {key for key, point in POINTS.wanted().items() if point.method in methods}
+            return missing("not computed yet") if needed - set(points["id"]) else decide(points)
 
-def _complete(values: Iterable[pd.Series]) -> bool:
-    return all(list(series.index) == list(DRAWS) and series.notna().all() for series in values)
+        return rule
+
+    return rule_of
 
 
 def _exact(holds: bool, ours: str) -> Outcome:
@@ -162,18 +169,16 @@ def _exact(holds: bool, ours: str) -> Outcome:
 
 def _over_draws(*effects: tuple[str, pd.Series], digits: int = 1) -> Outcome:
     """Return the outcome that needs each of these differences, by draw, above zero."""
-    if not _complete(series for _, series in effects):
-        return missing(_NOT_COMPUTED)
-    found = tuple(paired(name, series, digits)._replace(unit="draws") for name, series in effects)
-    return Outcome("", found)
+    return Outcome("", tuple(paired(name, series, digits)._replace(unit="draws") for name, series in effects))
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------
 
 
-def narrow_is_better(results: Results) -> Outcome:
+@_computed_by("infinite", "theory")
+def narrow_is_better(points: pd.DataFrame) -> Outcome:
     """Decide whether narrow networks are better than wide ones with the useful paths alone."""
-    table = analysis.of_net(_points(results), FOUR)
+    table = analysis.of_net(points, FOUR)
     narrow = analysis.by_draw(table, "theory", "accuracy", width=10)
     useful, every = (
         analysis.by_draw(table, "infinite", "accuracy", first=name) for name in ("good and denoising", "all")
@@ -181,82 +186,79 @@ def narrow_is_better(results: Results) -> Outcome:
     return _over_draws(("N=10 minus useful paths", narrow - useful), ("these minus all minus 8", useful - every - 8))
 
 
-def falls_with_width(results: Results) -> Outcome:
+@_computed_by("infinite", "theory")
+def falls_with_width(points: pd.DataFrame) -> Outcome:
     """Decide whether accuracy falls to that of infinite width."""
-    table = analysis.of_net(_points(results), FOUR)
-    columns = [analysis.by_draw(table, "theory", "accuracy", width=width) for width in WIDTHS]
-    columns.append(analysis.by_draw(table, "infinite", "accuracy", first="all"))
-    if not _complete(columns):
-        return missing(_NOT_COMPUTED)
-    means = np.array([column.mean() for column in columns])
-    rises, gap = np.diff(means[:-1]).max(), abs(means[-2] - means[-1])
-    ours = " → ".join(f"{mean:.1f}" for mean in means)
-    return _exact(rises <= _LEVEL and gap <= _LEVEL, f"N={', '.join(map(str, WIDTHS))}, infinite: {ours}")
+    table = analysis.of_net(points, FOUR)
+    means = [analysis.by_draw(table, "theory", "accuracy", width=width).mean() for width in WIDTHS]
+    infinite = analysis.by_draw(table, "infinite", "accuracy", first="all").mean()
+    holds = np.diff(means).max() <= _LEVEL and abs(means[-1] - infinite) <= _LEVEL
+    ours = " → ".join(f"{mean:.1f}" for mean in (*means, infinite))
+    return _exact(bool(holds), f"N={', '.join(map(str, WIDTHS))}, infinite: {ours}")
 
 
-def opposite_weights(results: Results) -> Outcome:
+@_computed_by("theory")
+def opposite_weights(points: pd.DataFrame) -> Outcome:
     """Decide whether the good and the denoising path get opposite weights."""
-    points = _points(results)
     found = [(name, -analysis.correlation(points, net)) for name, net in (("four paths", FOUR), ("two paths", TWO))]
     return _over_draws(*found, digits=2)
 
 
-def harmful_paths_are_weak(results: Results) -> Outcome:
+@_computed_by("theory")
+def harmful_paths_are_weak(points: pd.DataFrame) -> Outcome:
     """Decide whether the paths through the random head of layer 2 have little weight."""
-    table = analysis.of_net(_points(results), FOUR)
+    table = analysis.of_net(points, FOUR)
     matrix = analysis.order_parameter(table[table["draw"] == AUTHORS], "theory", 10)
-    if matrix.empty:
-        return missing(_NOT_COMPUTED)
-    shares = [100 * matrix.loc[path, path] / matrix.loc["good > uniform", "good > uniform"]
-              for path in matrix.index if path.endswith("random")]  # fmt: skip
-    return _exact(max(shares) < 10, ", ".join(f"{share:.1f} %" for share in shares) + " of the good path's")
+    weights = 100 * pd.Series(np.diag(matrix), matrix.index) / matrix.loc[analysis.GOOD, analysis.GOOD]
+    harmful = weights[weights.index.str.endswith("random")]
+    shares = " and ".join(f"{share:.1f} %" for share in harmful)
+    return _exact(harmful.max() < 10, f"{shares} of the good path's")
 
 
-def kernel_is_aligned(results: Results) -> Outcome:
+@_computed_by("infinite", "theory")
+def kernel_is_aligned(points: pd.DataFrame) -> Outcome:
     """Decide whether leading eigenvectors overlap with the labels more than at infinite width."""
-    table = analysis.of_net(_points(results), FOUR)
+    table = analysis.of_net(points, FOUR)
     narrow, wide = (analysis.best_overlap(table, method, width) for method, width in (("theory", 10), ("infinite", 0)))
     return _over_draws(("", narrow - 1.5 * wide), digits=2)
 
 
-def agrees_with_samples(results: Results) -> Outcome:
+@_computed_by("chain")
+def agrees_with_samples(points: pd.DataFrame) -> Outcome:
     """Decide whether theory and samples agree."""
-    chains = analysis.chains(_points(results))
-    if set(chains.index.get_level_values("width")) < {10, 100} or len(chains) < 4:
-        return missing(_NOT_COMPUTED)
-    chains = chains.loc[[10, 100]]
-    gaps = (chains["accuracy"] - chains["accuracy of the theory"]).abs()
+    chains = analysis.chains(points).loc[[10, 100]]
+    gap = (chains["accuracy"] - chains["accuracy of the theory"]).abs().max()
     least = chains["correlation with the theory"].min()
-    return _exact(least > 0.99 and gaps.max() <= _LEVEL,
-                  f"correlations from {least:.4f}, accuracies within {gaps.max():.1f} points")  # fmt: skip
+    return _exact(least > 0.99 and gap <= _LEVEL, f"correlations from {least:.4f}, accuracies within {gap:.1f} points")
 
 
-def error_falls(results: Results) -> Outcome:
+@_computed_by("importance")
+def error_falls(points: pd.DataFrame) -> Outcome:
     """Decide whether the theory's error falls as 1 / N."""
-    errors = analysis.errors(_points(results))
-    if not {6, 48} <= set(errors.index):
-        return missing(_NOT_COMPUTED)
+    errors = analysis.errors(points)
     ratio = errors[6] / errors[48]
     return _exact(ratio > 4, ", ".join(f"{100 * e:.1f} % at N={n}" for n, e in errors.items()) + f"; ratio {ratio:.1f}")
 
 
-def scores_tell_heads(results: Results) -> Outcome:
+@_computed_by("silenced")
+def scores_tell_heads(points: pd.DataFrame) -> Outcome:
     """Decide whether heads with high scores are the ones that count."""
-    heads = analysis.silenced(analysis.of_net(_points(results), NINE))
-    useful = heads[~heads["random"]].groupby("draw")
-    harmless = heads[heads["random"]].groupby("draw")
-    # Both useful heads must be the first of their layers.
-    lead = heads.groupby(["draw", "layer"]).apply(analysis.lead, include_groups=False).groupby("draw").min()
+    heads = analysis.silenced(analysis.of_net(points, NINE))
+    # Each useful head must be the first of its layer.
+    best = heads.pivot_table("score", index=["draw", "layer"], columns="random", aggfunc="max")
+    lead = (best[False] - best[True]).groupby("draw").min()
+    useful, harmless = (heads[heads["random"] == random].groupby("draw")["drop"] for random in (False, True))
     return _over_draws(
         ("score, useful minus random", lead),
-        ("fall without a useful head minus 25", useful["drop"].min() - 25),
-        ("2 minus fall without a random head", 2 - harmless["drop"].max()),
+        ("fall without a useful head minus 25", useful.min() - 25),
+        ("2 minus fall without a random head", 2 - harmless.max()),
     )
 
 
-def transfers_to_descent(results: Results) -> Outcome:
+@_computed_by("descent")
+def transfers_to_descent(points: pd.DataFrame) -> Outcome:
     """Decide whether networks trained by gradient descent have the theory's order parameter."""
-    table = analysis.of_net(_points(results), FOUR)
+    table = analysis.of_net(points, FOUR)
     return _over_draws(("cosine minus 0.7", analysis.by_draw(table, "descent", "cosine") - 0.7), digits=2)
 
 

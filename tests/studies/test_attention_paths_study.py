@@ -1,0 +1,157 @@
+"""The study of attention paths: its tables, its rules, heads of trained models, and linear HYLA."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+
+from hyla_repro.book.verdicts import results_of
+from hyla_repro.experiment import Experiment
+from hyla_repro.models.transformer import Transformer
+from hyla_repro.results.claims import Claim
+from hyla_repro.results.effects import CONTRADICTED, NOT_TESTED, REPRODUCED
+from hyla_repro.results.store import Store
+from hyla_repro.studies.attention_paths import analysis, bridge, chains
+from hyla_repro.studies.attention_paths.claims import claims
+from hyla_repro.studies.attention_paths.runs import POINTS
+
+CLAIMS = {claim.id: claim for claim in claims(None)}
+CHAINS = ["narrow", "falls", "correlated", "adversarial", "aligned", "exact", "error", "pruning", "descent"]
+
+
+def values(point: chains.Point, good: bool) -> list[tuple[object, ...]]:
+    """Made-up results of a point, as the paper has them or the other way round."""
+    names = chains.path_names(*chains.head_names(point.heads))
+    sign, jitter = (1 if good else -1), 0.1 * point.draw
+    entries = [
+        ("order parameter", first, second, 10.0 if first == second == names[0] else 0.5 if first == second else 0.0)
+        for n, first in enumerate(names) for second in names[n:]
+    ]  # fmt: skip
+    other = names[2] if len(names) == 4 else names[-1]
+    pair = [("order parameter", names[0], other, -sign * 1.0)]
+    entries = [entry for entry in entries if entry[1:3] != pair[0][1:3]] + pair
+    overlaps = [("overlap", str(rank), (0.3 if point.width == 0 else 0.5 + 0.4 * sign) + jitter / 100)
+                for rank in range(1, 31)]  # fmt: skip
+    if point.method == "infinite":
+        scores = {"all": 80, "good": 85, "good and denoising": 80 + 12 * sign}
+        return [("accuracy", name, value + jitter) for name, value in scores.items()] + overlaps
+    if point.method == "theory":
+        return [("accuracy", 80 + sign * 160 / point.width + jitter), *entries, *overlaps]
+    if point.method == "chain":
+        return [("accuracy", 90.0), ("accuracy of the theory", 90 + (1 - sign)), ("correlation with the theory", 0.999)]
+    if point.method == "importance":
+        return [("relative error", 1 / point.width if good else 0.2)]
+    if point.method == "descent":
+        return [("cosine", 0.7 + sign * 0.1 + jitter / 100)]
+    found: list[tuple[object, ...]] = [("accuracy", 95.0)]
+    for layer, heads in enumerate(chains.head_names(point.heads), start=1):
+        for head in heads:
+            useful = not head.startswith("random")
+            found.append(("score", f"layer {layer}", head, (0.9 if useful == good else 0.2) + jitter / 100))
+            found.append(("accuracy without", f"layer {layer}", head, (55.0 if useful else 94.5) + jitter))
+    return found
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Store]:
+    """Two stores with made-up results of every point: as the paper has them, and the other way round."""
+    found = {}
+    for good in (True, False):
+        frames = []
+        with pytest.MonkeyPatch.context() as patch:
+            for method in chains.METHODS:
+                patch.setitem(chains.METHODS, method, lambda point, good=good: values(point, good))
+            for key, point in POINTS.wanted().items():
+                frames.append(chains.table(point).assign(id=key, **asdict(point)))
+        found[good] = Store(tmp_path_factory.mktemp("data"))
+        found[good].write({POINTS.table: pd.concat(frames).to_csv(index=False).encode()})
+    return found
+
+
+def verdict(claim: Claim, store: Store) -> str:
+    return claim.decide(results_of("laptop", store)).answer
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_rules_follow_the_results(name: str, stores: dict[bool, Store]) -> None:
+    claim = CLAIMS[f"paths-{name}"]
+    assert verdict(claim, stores[True]) == REPRODUCED
+    assert verdict(claim, stores[False]) == CONTRADICTED
+
+
+@pytest.mark.parametrize("claim", [CLAIMS[f"paths-{name}"] for name in CHAINS], ids=lambda claim: claim.id)
+def test_nothing_is_decided_before_it_is_computed(claim: Claim, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write({"paper_values.csv": b"figure\n"})
+    assert verdict(claim, store) == NOT_TESTED
+
+
+def test_linear_hyla_is_decided_by_computing(monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = CLAIMS["paths-hyla"]
+    assert claim.decide(results_of("laptop")).answer == REPRODUCED
+    monkeypatch.setattr(analysis, "hyla_path_error", lambda: 1e-3)
+    assert claim.decide(results_of("laptop")).answer == CONTRADICTED
+
+
+@pytest.mark.parametrize("n_heads", [1, 2, 5])
+def test_linear_hyla_has_a_path_for_every_pair_of_heads(n_heads: int) -> None:
+    assert analysis.hyla_path_error(seed=3, n_heads=n_heads) < 1e-12
+
+
+def test_points_have_identities_of_their_own() -> None:
+    points = chains.points()
+    assert len(POINTS.wanted()) == len(points)
+    assert {point.method for point in points} == set(chains.METHODS)
+
+
+def test_random_heads_are_counted() -> None:
+    assert chains.head_names("good+random+random,uniform") == [["good", "random", "random 2"], ["uniform"]]
+
+
+@pytest.mark.slow
+def test_methods_return_what_the_chapter_shows() -> None:
+    small = {"examples": 10, "width": 6, "draw": 8}
+    for method, quantity in (("infinite", "accuracy"), ("theory", "order parameter"), ("importance", "relative error"),
+                             ("chain", "correlation with the theory"), ("descent", "cosine")):  # fmt: skip
+        table = chains.table(chains.Point(*chains.FOUR, method=method, steps=20, **small))
+        assert quantity in set(table["quantity"]), method
+    table = chains.table(chains.Point(*chains.TWO, method="silenced", **small))
+    assert (table["quantity"] == "accuracy solved without").sum() == 3
+
+
+@pytest.mark.parametrize("variant", ["softmax", "hyla", "hyla_no_relu"])
+def test_heads_of_trained_models(
+    variant: str, make_run: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("_EXAMPLES", 8), ("_TESTS", 9), ("_SEQUENCES", 7), ("_PROBED", 60)):
+        monkeypatch.setattr(bridge, name, value)
+    run = make_run(variant)
+    weights = safetensors.torch.save(Transformer(run.model).initialize(0).state_dict())
+    table = bridge.head_table([run], [weights])
+    surrogates = {"one layer"} if variant != "softmax" else {"one layer", "all layers"}
+    assert set(table["surrogate"]) == surrogates
+    assert len(table) == len(surrogates) * run.model.n_layers * run.model.n_heads
+    assert table["score"].between(0, 1).all()
+    assert table.groupby("surrogate")["score"].max().tolist() == [1.0] * len(surrogates)
+    assert table["drop"].abs().max() > 0
+    assert table["participation"].between(0, 1).all()
+
+
+def test_a_silenced_head_is_one_whose_weights_are_zero(make_run: Callable[..., Experiment]) -> None:
+    run = make_run("hyla")
+    model, batch = Transformer(run.model).initialize(0), run.build_task().batch("heldout", 0, 5)
+    attention, head, width = model.blocks[0].attention, 1, run.model.v_dim // run.model.n_heads
+    with torch.no_grad():
+        with bridge._code_scaled(attention, bridge._without(head, run.model.n_heads, 1.0)):
+            silenced = model(batch.inputs)
+        whole = model(batch.inputs)
+        rows = slice(head * width, (head + 1) * width)
+        attention._in_weights()[2][rows] = 0
+        attention.out_proj.weight[:, rows] = 0
+        removed = model(batch.inputs)
+    assert torch.allclose(silenced, removed, atol=1e-6)
+    assert not torch.allclose(silenced, whole, atol=1e-3)
