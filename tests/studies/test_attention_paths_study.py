@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import combinations_with_replacement
 from pathlib import Path
 
 import pandas as pd
@@ -24,35 +25,33 @@ CHAINS = ["narrow", "falls", "correlated", "adversarial", "aligned", "exact", "e
 
 
 def values(point: chains.Point, good: bool) -> list[tuple[object, ...]]:
-    """Made-up results of a point, as the paper has them or the other way round."""
+    """Made-up results of a point, as the paper has them or the other way round, a little different in every draw."""
     names = chains.path_names(*chains.head_names(point.heads))
-    sign, jitter = (1 if good else -1), 0.1 * point.draw
-    entries = [
-        ("order parameter", first, second, 10.0 if first == second == names[0] else 0.5 if first == second else 0.0)
-        for n, first in enumerate(names) for second in names[n:]
-    ]  # fmt: skip
+    sign, more, much_more = (1 if good else -1), 0.1 * point.draw, 0.01 * point.draw**2
     other = names[2] if len(names) == 4 else names[-1]
-    pair = [("order parameter", names[0], other, -sign * 1.0)]
-    entries = [entry for entry in entries if entry[1:3] != pair[0][1:3]] + pair
-    overlaps = [("overlap", str(rank), (0.3 if point.width == 0 else 0.5 + 0.4 * sign) + jitter / 100)
-                for rank in range(1, 31)]  # fmt: skip
+    weights = dict.fromkeys(combinations_with_replacement(names, 2), 0.0)
+    weights |= {(name, name): 0.5 if good else 5.0 for name in names} | {(names[0], names[0]): 10.0}
+    weights[names[0], other] = -sign * (1 + more)
+    entries = [("order parameter", *pair, weight) for pair, weight in weights.items()]
+    overlap = 0.3 + more / 10 if point.width == 0 else 0.5 + 0.4 * sign + much_more
+    overlaps = [("overlap", str(rank), overlap) for rank in range(1, 31)]
     if point.method == "infinite":
-        scores = {"all": 80, "good": 85, "good and denoising": 80 + 12 * sign}
-        return [("accuracy", name, value + jitter) for name, value in scores.items()] + overlaps
+        scores = {"all": 80, "good": 85, "good and denoising": 80 + 12 * sign + much_more}
+        return [*(("accuracy", name, value + more) for name, value in scores.items()), *overlaps]
     if point.method == "theory":
-        return [("accuracy", 80 + sign * 160 / point.width + jitter), *entries, *overlaps]
+        return [("accuracy", 80 + sign * 160 / point.width + 2 * more), *entries, *overlaps]
     if point.method == "chain":
-        return [("accuracy", 90.0), ("accuracy of the theory", 90 + (1 - sign)), ("correlation with the theory", 0.999)]
+        return [("accuracy", 90.0), ("accuracy of the theory", 91.0 - sign), ("correlation with the theory", 0.999)]
     if point.method == "importance":
         return [("relative error", 1 / point.width if good else 0.2)]
     if point.method == "descent":
-        return [("cosine", 0.7 + sign * 0.1 + jitter / 100)]
+        return [("cosine", 0.7 + sign * 0.1 + more / 100)]
     found: list[tuple[object, ...]] = [("accuracy", 95.0)]
     for layer, heads in enumerate(chains.head_names(point.heads), start=1):
         for head in heads:
-            useful = not head.startswith("random")
-            found.append(("score", f"layer {layer}", head, (0.9 if useful == good else 0.2) + jitter / 100))
-            found.append(("accuracy without", f"layer {layer}", head, (55.0 if useful else 94.5) + jitter))
+            counts = head.startswith("random") != good
+            found.append(("score", f"layer {layer}", head, 0.9 - more / 10 if counts else 0.2 + much_more / 10))
+            found.append(("accuracy without", f"layer {layer}", head, 55.0 + more if counts else 94.5 - much_more))
     return found
 
 

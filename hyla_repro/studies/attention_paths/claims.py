@@ -163,8 +163,9 @@ def _computed_by(*methods: str) -> Callable[[Callable[[pd.DataFrame], Outcome]],
     return rule_of
 
 
-def _exact(holds: bool, ours: str) -> Outcome:
-    return Outcome(ours, verdict=REPRODUCED if holds else CONTRADICTED)
+def _exact(*holds: bool | np.bool, ours: str) -> Outcome:
+    """Return the outcome that all of these hold, or not."""
+    return Outcome(ours, verdict=REPRODUCED if all(holds) else CONTRADICTED)
 
 
 def _over_draws(*effects: tuple[str, pd.Series], digits: int = 1) -> Outcome:
@@ -192,9 +193,11 @@ def falls_with_width(points: pd.DataFrame) -> Outcome:
     table = analysis.of_net(points, FOUR)
     means = [analysis.by_draw(table, "theory", "accuracy", width=width).mean() for width in WIDTHS]
     infinite = analysis.by_draw(table, "infinite", "accuracy", first="all").mean()
-    holds = np.diff(means).max() <= _LEVEL and abs(means[-1] - infinite) <= _LEVEL
     ours = " → ".join(f"{mean:.1f}" for mean in (*means, infinite))
-    return _exact(bool(holds), f"N={', '.join(map(str, WIDTHS))}, infinite: {ours}")
+    return _exact(
+        np.diff(means).max() <= _LEVEL, abs(means[-1] - infinite) <= _LEVEL,
+        ours=f"N={', '.join(map(str, WIDTHS))}, infinite: {ours}",
+    )  # fmt: skip
 
 
 @_computed_by("theory")
@@ -212,7 +215,7 @@ def harmful_paths_are_weak(points: pd.DataFrame) -> Outcome:
     weights = 100 * pd.Series(np.diag(matrix), matrix.index) / matrix.loc[analysis.GOOD, analysis.GOOD]
     harmful = weights[weights.index.str.endswith("random")]
     shares = " and ".join(f"{share:.1f} %" for share in harmful)
-    return _exact(harmful.max() < 10, f"{shares} of the good path's")
+    return _exact(harmful.max() < 10, ours=f"{shares} of the good path's")
 
 
 @_computed_by("infinite", "theory")
@@ -229,7 +232,8 @@ def agrees_with_samples(points: pd.DataFrame) -> Outcome:
     chains = analysis.chains(points).loc[[10, 100]]
     gap = (chains["accuracy"] - chains["accuracy of the theory"]).abs().max()
     least = chains["correlation with the theory"].min()
-    return _exact(least > 0.99 and gap <= _LEVEL, f"correlations from {least:.4f}, accuracies within {gap:.1f} points")
+    ours = f"correlations from {least:.4f}, accuracies within {gap:.1f} points"
+    return _exact(least > 0.99, gap <= _LEVEL, ours=ours)
 
 
 @_computed_by("importance")
@@ -237,7 +241,8 @@ def error_falls(points: pd.DataFrame) -> Outcome:
     """Decide whether the theory's error falls as 1 / N."""
     errors = analysis.errors(points)
     ratio = errors[6] / errors[48]
-    return _exact(ratio > 4, ", ".join(f"{100 * e:.1f} % at N={n}" for n, e in errors.items()) + f"; ratio {ratio:.1f}")
+    each = ", ".join(f"{100 * error:.1f} % at N={width}" for width, error in errors.items())
+    return _exact(ratio > 4, ours=f"{each}; ratio {ratio:.1f}")
 
 
 @_computed_by("silenced")
@@ -266,7 +271,7 @@ def linear_hyla_has_paths(results: Results) -> Outcome:
     """Decide the identity of linear HYLA."""
     worst = analysis.hyla_path_error()
     # The digits below the bound depend on the processor, and the report must not.
-    return _exact(worst < 1e-12, "below 1e-12" if worst < 1e-12 else f"largest difference {worst:.0e}")
+    return _exact(worst < 1e-12, ours="below 1e-12" if worst < 1e-12 else f"largest difference {worst:.0e}")
 
 
 def heads_that_cost(results: Results) -> Outcome:
