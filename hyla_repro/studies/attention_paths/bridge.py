@@ -13,10 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hyla_repro.experiment import Experiment
-from hyla_repro.models.transformer import Transformer, load_model
+from hyla_repro.models.transformer import Block, Transformer, load_model
 from hyla_repro.studies.attention_paths.inputs import Prior, head_scores, path_inputs
 from hyla_repro.studies.attention_paths.theory import gp_order_parameter, predict, solve
 from hyla_repro.studies.codes import as_features, linear_probe
+from hyla_repro.tasks.fuzzy_logic import FuzzyLogic
 
 # A surrogate learns from so many sequences, and is tried on as many others of the same functions.
 _EXAMPLES, _TESTS, _TEMPERATURE = 100, 500, 0.1
@@ -112,9 +113,13 @@ def _surrogates(run: Experiment) -> list[tuple[str, Surrogate]]:
     return single if twice else [*single, ("all layers", Surrogate(tuple(layers), twice))]
 
 
+def _blocks(model: Transformer) -> list[Block]:
+    return [block for block in model.blocks if isinstance(block, Block)]
+
+
 def _see(run: Experiment, model: Transformer, step: int, size: int) -> Seen:
     batch, inputs = run.build_task().batch("test", step, size), []
-    hooks = [block.norm1.register_forward_hook(lambda _, __, normed: inputs.append(normed)) for block in model.blocks]
+    hooks = [block.norm1.register_forward_hook(lambda _, __, normed: inputs.append(normed)) for block in _blocks(model)]
     _, codes = model(batch.inputs, return_codes=True)
     for hook in hooks:
         hook.remove()
@@ -150,7 +155,7 @@ def _costs(run: Experiment, model: Transformer) -> list[list[dict[str, float]]]:
 
     whole, rescale = score(), (n_heads / max(n_heads - 1, 1)) ** 0.5
     costs: list[list[dict[str, float]]] = []
-    for block in model.blocks:
+    for block in _blocks(model):
         costs.append([])
         for head in range(n_heads):
             falls = []
@@ -183,7 +188,9 @@ def _code_scaled(attention: nn.Module, scale: Tensor) -> Iterator[None]:
 
 def _probes(run: Experiment, model: Transformer) -> list[list[float]]:
     """Return the mean size of each head's coefficient in probes of terms, by layer, with a fixed query."""
-    batch = run.build_task().batch("train_fixed_query", 0, _PROBED)
+    task = run.build_task()
+    assert isinstance(task, FuzzyLogic)
+    batch = task.batch("train_fixed_query", 0, _PROBED)
     _, codes = model(batch.inputs, return_codes=True)
     return [_probe(as_features(code[:, :, -1, -1]), batch.terms) for code in codes]
 
