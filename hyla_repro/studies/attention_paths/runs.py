@@ -5,7 +5,7 @@ from hyla_repro.lazy import later
 from hyla_repro.results.analysis import Analysis, Computed
 from hyla_repro.studies.fuzzy_logic import runs as fuzzy_logic
 
-FIGURE = "attention-paths"
+FIGURE = "paths"
 # Methods whose layers are layers of the theory, given their codes; HYLA is, too, but for its nonlinearity.
 SURROGATES = ("softmax", "linear", "hyla")
 
