@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, product
 from pathlib import Path
 
+import matplotlib.pyplot
 import pandas as pd
 import pytest
 import safetensors.torch
@@ -16,9 +17,9 @@ from hyla_repro.models.transformer import Transformer
 from hyla_repro.results.claims import Claim
 from hyla_repro.results.effects import CONTRADICTED, NOT_TESTED, REPRODUCED
 from hyla_repro.results.store import Store
-from hyla_repro.studies.attention_paths import analysis, bridge, chains
+from hyla_repro.studies.attention_paths import analysis, bridge, chains, figures
 from hyla_repro.studies.attention_paths.claims import claims
-from hyla_repro.studies.attention_paths.runs import POINTS
+from hyla_repro.studies.attention_paths.runs import HEADS, POINTS
 
 CLAIMS = {claim.id: claim for claim in claims(None)}
 CHAINS = ["narrow", "falls", "correlated", "adversarial", "aligned", "exact", "error", "pruning", "descent"]
@@ -69,6 +70,54 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Store]:
         found[good] = Store(tmp_path_factory.mktemp("data"))
         found[good].write({POINTS.table: pd.concat(frames).to_csv(index=False).encode()})
     return found
+
+
+@pytest.fixture
+def trained() -> pd.DataFrame:
+    """Made-up heads of trained models, whose cost goes with their scores and whose probe goes against them."""
+    rows = [
+        {"variant": method, "seed": seed, "surrogate": surrogate, "layer": layer, "head": head, "score": (head + 1) / 8,
+         "drop": head + seed * (head % 2), "drop_rescaled": head, "probe": 8 - head + seed * (head % 2),
+         "accuracy": 70.0, "infinite": 60.0, "participation": 0.5}
+        for method, seed, surrogate, layer, head in product(
+            ("softmax", "linear", "hyla"), range(3), ("one layer", "all layers"), (1, 2), range(8)
+        )
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_correlations_of_heads(trained: pd.DataFrame) -> None:
+    assert analysis.head_correlations(trained, "drop_rescaled").tolist() == pytest.approx([1.0] * 3)
+    assert analysis.head_correlations(trained, "probe").max() < 0
+    # A layer whose column is constant says nothing.
+    constant = trained.assign(probe=trained["probe"].where(trained["layer"] == 2, 0.0))
+    pd.testing.assert_series_equal(
+        analysis.head_correlations(constant, "probe"), analysis.head_correlations(trained, "probe")
+    )
+
+
+def test_rules_on_trained_models(trained: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYLA_REPRO_RUNS", str(tmp_path / "runs"))
+    drop, code = CLAIMS["paths-trained-drop"], CLAIMS["paths-trained-code"]
+    store, heads = Store(tmp_path), trained.assign(id=trained["variant"] + trained["seed"].astype(str))
+    store.write({"paper_values.csv": b"figure\n"})
+    assert {verdict(claim, store) for claim in (drop, code)} == {NOT_TESTED}
+    results = results_of("laptop", store)
+    store.write({HEADS.table: heads.drop(columns=["variant", "seed"]).to_csv(index=False).encode()})
+    monkeypatch.setattr(results, "runs", lambda figure, task: heads[["id", "variant", "seed"]].drop_duplicates())
+    assert drop.decide(results).answer == REPRODUCED
+    assert code.decide(results).answer == CONTRADICTED
+
+
+def test_tables_and_pictures(stores: dict[bool, Store], trained: pd.DataFrame) -> None:
+    points = stores[True].computed(POINTS)
+    assert list(analysis.width_table(points).columns[-2:]) == ["N=500", "N=1000"]
+    trained = trained.assign(drop_rescaled=trained["drop"])
+    assert len(analysis.head_summary(trained)) == 6
+    first, second = figures.paths(points), figures.heads(points, trained)
+    assert [len(first.axes), len(second.axes)] == [5, 4]
+    assert first.axes[1].get_title() == "order parameter, N=10"
+    matplotlib.pyplot.close("all")
 
 
 def verdict(claim: Claim, store: Store) -> str:

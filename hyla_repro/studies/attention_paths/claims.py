@@ -14,6 +14,7 @@ from hyla_repro.results.summary import Results
 from hyla_repro.studies.attention_paths import analysis
 from hyla_repro.studies.attention_paths.chains import AUTHORS, DRAWS, FOUR, NINE, TWO, WIDTHS
 from hyla_repro.studies.attention_paths.runs import FIGURE, HEADS, POINTS, SURROGATES
+from hyla_repro.studies.fuzzy_logic import runs as fuzzy_logic
 
 _DRAWS = f"{len(DRAWS)} draws of data and random heads"
 # Points of accuracy that a curve may rise by where it should fall, and by which its ends may differ.
@@ -285,7 +286,11 @@ def heads_that_tell(results: Results) -> Outcome:
 
 
 def _goes_with(results: Results, column: str) -> Outcome:
-    table = results.store.analysis(HEADS, results.wanted(FIGURE, "fuzzy_logic"))
+    # Only what was collected: solving the surrogates anew takes minutes.
+    table, runs = results.store.table(HEADS.table), results.runs(FIGURE, fuzzy_logic.TASK)
+    if table.empty or runs.empty:
+        return missing()
+    table = table.merge(runs[["id", "variant", "seed"]])
     effects: list[Effect] = []
     for method in SURROGATES:
         correlations = analysis.head_correlations(table[table["variant"] == method], column)

@@ -12,7 +12,7 @@ from hyla_repro.errors import expect_shape
 from hyla_repro.studies.attention_paths.inputs import Prior, path_kernels, total_kernel
 
 # Larger tables of path kernels are not kept: the kernel is then computed from the path inputs each time.
-_LARGEST_TABLE = 10**8
+_LARGEST_TABLE = 10**7
 # Newton's steps and the smallest curvature need the whole matrix of second derivatives.
 _LARGEST_HESSIAN = 200
 
