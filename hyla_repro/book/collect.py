@@ -30,7 +30,7 @@ def collect(store: Store | None = None, presets: Sequence[str] = ("laptop", "pap
     """Add every finished run of these presets to the committed tables, and return a line that says what was added.
 
     Rows already committed stay as they are, so results of several machines add up. A run that is committed, but whose
-    codes are shown only now, gets its tables and weights if the ledger still has that very training of it.
+    codes are shown only now, gets its tables if its weights are committed or the ledger still has that very training.
 
     Args:
         device: where the latent codes of trained models are computed; on a GPU, runs of one shape as one stack.
@@ -44,7 +44,8 @@ def collect(store: Store | None = None, presets: Sequence[str] = ("laptop", "pap
     # A run that was trained again, on another machine or by older code, has other weights than its row tells of.
     same = [run for run in finished if run.id in committed
             and isclose(ledger.result(run)["train_loss"], committed[run.id]["train_loss"], rel_tol=1e-12)]  # fmt: skip
-    files = _tables(done, presets, store, ledger) | _analyses([*done, *same], presets, store, ledger, device)
+    held = [run for run in known if run.id in committed and run not in same and model_name(run) in store.manifest()]
+    files = _tables(done, presets, store, ledger) | _analyses([*done, *same, *held], presets, store, ledger, device)
     if not files:
         return f"nothing new: {len(committed)} runs are committed"
     store.write(files)
@@ -68,24 +69,27 @@ def _tables(done: Sequence[Experiment], presets: Sequence[str], store: Store, le
 def _analyses(
     finished: Sequence[Experiment], presets: Sequence[str], store: Store, ledger: Ledger, device: str
 ) -> dict[str, bytes]:
-    """Return the tables computed from weights with the runs that they lack, and these runs' weights, by file."""
+    """Return the tables computed from weights with the runs that they lack, and weights that are new, by file."""
     files: dict[str, bytes] = {}
     held = store.manifest()
     keep = {run.id for preset in presets for run in kept(preset)}
-    new = [run for run in finished if run.id in keep and model_name(run) not in held]
-    files |= _weights((run, ledger.read(run, MODEL)) for run in new)
+
+    def weights(run: Experiment) -> bytes:
+        return store.read(model_name(run)) if model_name(run) in held else ledger.read(run, MODEL)
+
+    files |= _small((run, weights(run)) for run in finished if run.id in keep and model_name(run) not in held)
     for analysis, identities in shown_by(presets).items():
         table = store.table(analysis.table)
         wanted = identities - set(table["id"])
-        models = [(run, ledger.read(run, MODEL)) for run in finished if run.id in wanted]
+        models = [(run, weights(run)) for run in finished if run.id in wanted]
         if models:
             parts = [analysis.make(*zip(*stack, strict=True), device) for stack in _by_shape(models, device)]
             files[analysis.table] = _append(table, parts)
-            files |= _weights(models)
+            files |= _small((run, content) for run, content in models if model_name(run) not in held)
     return files
 
 
-def _weights(models: Iterable[tuple[Experiment, bytes]]) -> dict[str, bytes]:
+def _small(models: Iterable[tuple[Experiment, bytes]]) -> dict[str, bytes]:
     return {model_name(run): weights for run, weights in models if len(weights) <= _LARGEST_MODEL}
 
 

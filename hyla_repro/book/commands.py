@@ -1,4 +1,4 @@
-"""Commands that go over results and chapters: collect, verify, report, pictures, lock, notebook, reproduce."""
+"""Commands that go over results and chapters: collect, compute, verify, report, pictures, lock, notebook, reproduce."""
 
 import time
 from pathlib import Path
@@ -21,6 +21,20 @@ def collect(device: Device = "cpu") -> None:
     from hyla_repro.book.collect import collect as collect_runs
 
     typer.echo(collect_runs(device=check_device(device)))
+
+
+@app.command("compute")
+def compute_command(
+    figure: Annotated[str, typer.Argument(help="a figure with tables that need no trained run")],
+    again: Annotated[bool, typer.Option("--again", help="also what is in data/ already")] = False,
+) -> None:
+    """Add what FIGURE's tables in data/ lack, of those that need no trained run; stop at any time and go on later."""
+    import torch
+
+    from hyla_repro.book.compute import compute
+
+    torch.set_num_threads(1)
+    typer.echo(compute(figure, again=again))
 
 
 @app.command()

@@ -8,8 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hyla_repro.book.verdicts import results_of, table
+from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
-from hyla_repro.results.analysis import Analysis
+from hyla_repro.results.analysis import Analysis, Computed
 from hyla_repro.results.store import cost, require
 from hyla_repro.results.summary import Results, best_runs
 from hyla_repro.studies import PRESETS, experiments
@@ -57,6 +58,17 @@ class Shown:
         """Return a table that is computed from the weights of these runs, with their settings."""
         settings = self.runs.columns.intersection(["id", *self.wanted[0].point])
         return self.results.store.analysis(analysis, self.wanted).merge(self.runs[settings])
+
+    def computed(self, computed: Computed) -> pd.DataFrame:
+        """Return a table that is computed of settings alone.
+
+        Raises: DataError if a part of it is missing or stale, saying how to compute it.
+        """
+        table, wanted = self.results.store.computed(computed), computed.wanted()
+        if missing := wanted.keys() - set(table["id"]):
+            raise DataError(f"{computed.table} lacks {len(missing)} of {len(wanted)} parts, or has them of other "
+                            f"settings: run `hyla-repro compute {self.figure}`")  # fmt: skip
+        return table
 
     def curves(self, runs: pd.DataFrame) -> pd.DataFrame:
         """Return the training curves of some of the finished runs."""

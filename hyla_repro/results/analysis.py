@@ -1,8 +1,11 @@
-"""A table that is computed from trained weights, such as probes of latent codes; without pandas or torch."""
+"""Tables that are computed, of trained weights or of settings alone; without pandas or torch."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from hyla_repro.files import sha256
 
 
 @dataclass(frozen=True)
@@ -16,3 +19,29 @@ class Analysis:
 
     table: str
     make: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What is computed of settings alone, part by part, and where it is kept.
+
+    A part's identity is that of its settings, as a run's is: rows of other settings than today's count for nothing.
+
+    Args:
+        table: its file in data/, with a row or more for the identity (`id`) of each part, beside its settings.
+        parts: returns the settings of all parts, frozen dataclasses.
+        make: settings of a part to its rows, as a DataFrame.
+    """
+
+    table: str
+    parts: Callable[[], Sequence[Any]]
+    make: Callable[[Any], Any]
+
+    def wanted(self) -> dict[str, Any]:
+        """Return the settings of every part by its identity."""
+        return {identity(part): part for part in self.parts()}
+
+
+def identity(settings: Any) -> str:
+    """Return twelve digits that change with any of the settings, those of a frozen dataclass."""
+    return sha256(json.dumps([type(settings).__name__, asdict(settings)], sort_keys=True).encode())[:12]

@@ -18,6 +18,7 @@ TOPICS = {
     "scaling": "Scaling and difficulty",
     "language": "Language",
     "neighbours": "Neighbours: attention of other papers",
+    "paths": "Attention paths",
     "levels": "Levels of Table A1: held-out R² of fuzzy logic, accuracy of SRAVEN (%)",
 }
 

@@ -11,7 +11,7 @@ from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
 from hyla_repro.ledger.data_folder import RUNS, DataFolder, table_name
 from hyla_repro.ledger.runs import CURVE, MODEL, Ledger
-from hyla_repro.results.analysis import Analysis
+from hyla_repro.results.analysis import Analysis, Computed
 from hyla_repro.training.plan import Timed
 
 CURVES, PAPER = "curves.csv", "paper_values.csv"
@@ -87,6 +87,11 @@ class Store(DataFolder):
             parts.append(part.assign(variant=run.method, seed=run.seed))
         # A part without rows has no types, and would turn whole numbers into floating-point ones.
         return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+
+    def computed(self, computed: Computed) -> pd.DataFrame:
+        """Return the rows of a table that is computed of settings, of those parts that are there."""
+        table = self.table(computed.table)
+        return table[table["id"].isin(computed.wanted())].reset_index(drop=True)
 
 
 def model_name(run: Experiment) -> str:

@@ -10,6 +10,7 @@ from hyla_repro.errors import choose
 from hyla_repro.experiment import Experiment
 from hyla_repro.studies.aaren import AAREN
 from hyla_repro.studies.ablations import ABLATIONS
+from hyla_repro.studies.attention_paths import ATTENTION_PATHS
 from hyla_repro.studies.fuzzy_logic import FUZZY_LOGIC
 from hyla_repro.studies.idea import IDEA
 from hyla_repro.studies.language import LANGUAGE
@@ -22,7 +23,9 @@ __all__ = [
     "study_of", "with_runs",
 ]  # fmt: skip
 
-STUDIES: list[Study] = [IDEA, FUZZY_LOGIC, SRAVEN, ABLATIONS, LANGUAGE, AAREN, PRIMAL_DUAL]
+STUDIES: list[Study] = [
+    IDEA, FUZZY_LOGIC, SRAVEN, ABLATIONS, LANGUAGE, AAREN, PRIMAL_DUAL, ATTENTION_PATHS,
+]  # fmt: skip
 
 
 def add(study: Study) -> None:

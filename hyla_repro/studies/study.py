@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hyla_repro.experiment import Experiment
-from hyla_repro.results.analysis import Analysis
+from hyla_repro.results.analysis import Analysis, Computed
 
 if TYPE_CHECKING:
     from hyla_repro.results.claims import Claim
@@ -34,6 +34,7 @@ class Chapter:
         figure: its name on the command line and in files.
         runs: preset to experiments, each once; None for a chapter that trains nothing.
         analyses: tables computed from the weights of those runs.
+        tables: those computed of settings alone, by `hyla-repro compute`.
         parameters: what papermill may set in the notebook, as `SCALE` has it.
         defaults: for a chapter without runs, the values that the committed figure shows.
         page: whether there is a notebook; without one the runs are a control that the report shows.
@@ -43,6 +44,7 @@ class Chapter:
     figure: str
     runs: Callable[[str], list[Experiment]] | None = None
     analyses: tuple[Analysis, ...] = ()
+    tables: tuple[Computed, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=lambda: SCALE)
     defaults: Mapping[str, Any] | None = None
     page: bool = True

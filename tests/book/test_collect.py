@@ -1,5 +1,6 @@
 """Committed results: digests, collecting, and clear words for whatever is missing or altered."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -129,6 +130,7 @@ def test_a_committed_run_that_is_shown_only_now_gets_its_tables(
 ) -> None:
     store = Store(tmp_path / "data")
     store.write({"paper_values.csv": b"figure\n"})
+    monkeypatch.setattr(studies, "STUDIES", [replace(studies.STUDIES[0], kept=None)])
     collect(store)
     first, runs = store.table(DECODING.table), store.read(RUNS)
     chapter = Chapter("fig2b", lambda preset: tiny_figures if preset == "laptop" else [], (DECODING,))
@@ -147,6 +149,19 @@ def test_a_committed_run_that_is_shown_only_now_gets_its_tables(
     pd.testing.assert_frame_equal(table[table["id"] == tiny_figures[0].id], first)
     assert store.read(RUNS) == runs
     assert collect(store) == "nothing new: 2 runs are committed"
+
+
+def test_committed_weights_are_enough_for_tables_that_are_shown_only_now(
+    tiny_figures: list[Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "data")
+    store.write({"paper_values.csv": b"figure\n"})
+    collect(store)
+    chapter = Chapter("fig2b", lambda preset: tiny_figures if preset == "laptop" else [], (DECODING,))
+    monkeypatch.setattr(studies, "STUDIES", [Study("tiny", "Tiny", (chapter,))])
+    monkeypatch.setenv("HYLA_REPRO_RUNS", str(tmp_path / "empty"))
+    assert collect(store) == f"added {DECODING.table}, of runs that were committed"
+    assert set(store.table(DECODING.table)["id"]) == {run.id for run in tiny_figures}
 
 
 def test_collected_runs_need_no_ledger_any_more(

@@ -1,0 +1,88 @@
+"""Which paths a network uses, against its width; and heads with their scores."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hyla_repro.results.methods import NAMES
+from hyla_repro.studies.attention_paths import analysis
+from hyla_repro.studies.attention_paths.chains import AUTHORS, FOUR, NINE
+from hyla_repro.studies.style import COLORS, MARKERS, PALETTE, axes_grid, styled
+
+_LINES = {"all": "-", "good": ":", "good and denoising": "--"}
+_SHOWN_WIDTHS = (10, 100, 1000)
+
+
+@styled
+def paths(points: pd.DataFrame) -> Figure:
+    """Draw accuracy against width, order parameters at three widths, and the kernel's overlap with the task.
+
+    Args:
+        points: rows of `runs.POINTS`.
+    """
+    table = analysis.of_net(points, FOUR)
+    authors = table[table["draw"] == AUTHORS]
+    figure, axes = axes_grid(1, 5, 16.0, 3.8, width_ratios=[1.8, 1, 1, 1, 1.6])
+    first, *maps, last = axes[0]
+    _accuracies(first, authors)
+    for ax, width in zip(maps, _SHOWN_WIDTHS, strict=True):
+        _order_parameter(ax, analysis.order_parameter(authors, "theory", width), named=ax is maps[0])
+        ax.set_title(f"order parameter, N={width}")
+    overlaps = analysis.overlaps(points)
+    for shift, (name, color) in zip((-0.2, 0.2), (("infinite", "0.6"), ("N=10", PALETTE[2])), strict=True):
+        last.bar(overlaps.index + shift, overlaps[name], 0.4, color=color, label=name)
+    last.set(xlabel="eigenvector of the kernel", ylabel="overlap with the labels", xlim=(0.3, 15.7))
+    last.legend()
+    return figure
+
+
+def _accuracies(ax: Axes, authors: pd.DataFrame) -> None:
+    accuracy = authors[authors["quantity"] == "accuracy"]
+    for name, style in _LINES.items():
+        (value,) = accuracy.loc[(accuracy["method"] == "infinite") & (accuracy["first"] == name), "value"]
+        ax.axhline(value, color="0.4", ls=style, lw=1, label=f"infinite width, {name}")
+    for method, marker, label in (("theory", "x", "theory"), ("chain", "o", "exact posterior")):
+        part = accuracy[accuracy["method"] == method]
+        ax.plot(
+            part["width"], part["value"], marker, color=PALETTE[2 if method == "theory" else 1], label=label, mfc="none"
+        )
+    ax.set(xscale="log", xlabel="width N", ylabel="accuracy (%)")
+    ax.legend(fontsize=8)
+
+
+def _order_parameter(ax: Axes, matrix: pd.DataFrame, named: bool) -> None:
+    limit = np.abs(matrix.to_numpy()).max()
+    ax.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    for (row, column), value in np.ndenumerate(matrix.to_numpy()):
+        ax.text(column, row, f"{value:.1f}".replace("-", "−"), ha="center", va="center", fontsize=7)
+    places = range(len(matrix))
+    ax.set_xticks(places, matrix.columns, rotation=90, fontsize=7)
+    ax.set_yticks(places, matrix.index if named else [""] * len(matrix), fontsize=7)
+
+
+@styled
+def heads(points: pd.DataFrame, trained: pd.DataFrame) -> Figure:
+    """Draw what heads cost against their scores: in networks of the theory, and in trained models.
+
+    Args:
+        points: rows of `runs.POINTS`.
+        trained: rows of `runs.HEADS` with the method as variant.
+    """
+    methods = [method for method in NAMES if method in set(trained["variant"])]
+    figure, axes = axes_grid(1, 1 + len(methods), 3.4 * (1 + len(methods)), 3.4)
+    first, *others = axes[0]
+    made = analysis.silenced(analysis.of_net(points, NINE))
+    for random, label in ((False, "useful"), (True, "random")):
+        part = made[made["random"] == random]
+        first.plot(part["score"], part["drop"], "x" if random else "o", color=PALETTE[1 if random else 2], label=label)
+    first.set(title="3 × 3 heads, hidden Markov chains", xlabel="score", ylabel="fall of accuracy (points)")
+    first.legend()
+    one = trained[trained["surrogate"] == "one layer"]
+    for ax, method in zip(others, methods, strict=True):
+        for layer, part in one[one["variant"] == method].groupby("layer"):
+            ax.plot(part["score"], part["drop"], MARKERS.get(method, "v"), color=COLORS.get(method, PALETTE[3]),
+                    alpha=0.4 * layer, label=f"layer {layer}")  # fmt: skip
+        ax.set(title=NAMES[method], xlabel="score in the surrogate", ylabel="fall of held-out R²", yscale="symlog")
+        ax.legend()
+    return figure
