@@ -48,8 +48,9 @@ class Block(nn.Module):
         # Slicing keeps `query is key` where every token is read, so that one matrix product projects all three.
         query, residual = (normed, x) if last is None else (normed[:, -last:], x[:, -last:])
         mixed, code = self.attention(
-            query, normed, normed, padding, is_causal=self.causal, code_scale=code_scale, cache=cache, **place
-        )
+            query, normed, normed, key_padding_mask=padding, is_causal=self.causal, code_scale=code_scale, cache=cache,
+            **place,
+        )  # fmt: skip
         z = residual + mixed
         normed = self.norm2(z)
         feed_forward = self.feed_forward

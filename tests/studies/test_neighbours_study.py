@@ -17,7 +17,7 @@ from hyla_repro.models.transformer import Transformer
 from hyla_repro.results.methods import NAMES
 from hyla_repro.results.store import Store
 from hyla_repro.results.summary import Results
-from hyla_repro.studies import aaren, experiments, neighbours, primal_dual
+from hyla_repro.studies import aaren, beside, experiments, neighbours, primal_dual
 from hyla_repro.studies.aaren import analysis as of_aaren
 from hyla_repro.studies.aaren.codes import code_table, double_differences, matrix_table
 from hyla_repro.studies.neighbours import series
@@ -157,7 +157,7 @@ def test_what_streaming_remembers() -> None:
 def test_every_neighbour_has_its_runs_and_its_control(preset: str) -> None:
     runs = {figure: experiments(figure, preset) for figure in ("aaren", "primal", "aaren-codes", "primal-heads")}
     trained = {run.method for figure in ("aaren", "primal") for run in runs[figure] if run.task_name != "series"}
-    assert {*neighbours.OF_AAREN, *neighbours.OF_PRIMAL_DUAL, *neighbours.CONTROLS.values()} <= trained
+    assert {*neighbours.OF_AAREN, *neighbours.OF_PRIMAL_DUAL, *beside.CONTROLS.values()} <= trained
     assert {run.id for run in runs["aaren-codes"]} <= {run.id for run in runs["aaren"]}
     assert {run.id for run in runs["primal-heads"]} <= {run.id for run in runs["primal"]}
     tests = {run.evaluation_sequences for run in runs["primal"] if run.task_name == "series"}
@@ -179,17 +179,17 @@ class Made(Store):
 
 def test_tables_show_scores_and_paired_differences() -> None:
     results = Results("laptop", experiments, Made())
-    table = neighbours.beside(results).set_index("row")
+    table = beside.of_all(results).set_index("row")
     assert table.index.tolist() == [NAMES[m] for m in (*neighbours.OF_AAREN, *neighbours.OF_PRIMAL_DUAL)]
     places = {method: place for place, method in enumerate(NAMES)}
-    for method, control in neighbours.CONTROLS.items():
+    for method, control in beside.CONTROLS.items():
         lead = places[method] - places[control]
         shown = table.loc[NAMES[method], "fuzzy logic, minus control"]
         assert shown.startswith(f"{lead:.1f} ".replace("-", "−"))
-    shown = neighbours.on_tasks(results, "aaren", ("softmax", "aaren"))
+    shown = beside.on_tasks(results, "aaren", ("softmax", "aaren"))
     assert shown["seeds"].tolist() == [3, 3, 3, 3]
     assert shown["held-out (%)"].iloc[0].replace("\N{NO-BREAK SPACE}", " ") == "30.0 ± 0.5"
-    on_series = neighbours.on_series(results, "aaren", ("softmax_causal", "aaren"), "softmax_causal")
+    on_series = beside.on_series(results, "aaren", ("softmax_causal", "aaren"), "softmax_causal")
     assert on_series["seeds"].tolist() == [10, 10]
     assert on_series.iloc[0, 2] == ""
 
@@ -200,6 +200,6 @@ def test_tables_without_runs_are_empty() -> None:
             return pd.DataFrame()
 
     results = Results("laptop", experiments, Nothing())
-    assert neighbours.beside(results).empty
-    assert neighbours.on_tasks(results, "primal", ("softmax",)).empty
-    assert neighbours.on_series(results, "primal", ("softmax",), "softmax").empty
+    assert beside.of_all(results).empty
+    assert beside.on_tasks(results, "primal", ("softmax",)).empty
+    assert beside.on_series(results, "primal", ("softmax",), "softmax").empty

@@ -15,7 +15,7 @@ from hyla_repro.book.verdicts import claims, results_of, verdict
 from hyla_repro.experiment import Experiment
 from hyla_repro.ledger.data_folder import table_name
 from hyla_repro.results.effects import CONTRADICTED, NOT_TESTED, REPRODUCED, UNDECIDED
-from hyla_repro.results.methods import METHODS
+from hyla_repro.results.methods import ABLATIONS, METHODS
 from hyla_repro.results.store import PAPER, Store
 from hyla_repro.studies import experiments
 from hyla_repro.studies.rules import cut, main_point
@@ -35,7 +35,8 @@ CODE_CLAIMS = ("5a-clusters", "5e-addition", "5f-decoding", "5f-late")
 
 @cache
 def sraven_runs(figure: str = "all") -> list[Experiment]:
-    return [run for run in experiments(figure, "laptop") if run.task_name == "sraven" and run.seed < 3]
+    runs = (run for run in experiments(figure, "laptop") if run.method in ABLATIONS)
+    return [run for run in runs if run.task_name == "sraven" and run.seed < 3]
 
 
 def noise(run: Experiment, *what: object) -> float:
