@@ -20,6 +20,7 @@ from hyla_repro.results.effects import NOT_TESTED, REPRODUCED
 from hyla_repro.results.store import PAPER, Store
 from hyla_repro.results.summary import Results
 from hyla_repro.studies import experiments
+from hyla_repro.studies.attention_paths.runs import HEADS
 from hyla_repro.studies.fuzzy_logic.runs import DECODING, EMBEDDING
 from hyla_repro.studies.language.runs import METHODS as LANGUAGE
 from hyla_repro.studies.language.runs import language
@@ -40,6 +41,21 @@ LIVE = {
     "aaren-separable": "is algebra for Aaren, and random weights make no other code separable",
     "primal-svr": "is algebra, and holds for any keys",
     "primal-cost": "counts products",
+    "paths-hyla": "is algebra, and holds for any weights",
+    **dict.fromkeys(
+        (
+            "paths-narrow",
+            "paths-falls",
+            "paths-correlated",
+            "paths-adversarial",
+            "paths-aligned",
+            "paths-exact",
+            "paths-error",
+            "paths-pruning",
+            "paths-descent",
+        ),
+        "is computed of the theory, and its rule tried both ways beside the study's other tests",
+    ),
 }
 NO_LABELS = dict.fromkeys(
     ("a3-test", "a3-unknown", "6-n-gram", "6-n-gram-milton"),
@@ -65,7 +81,7 @@ OF_METHODS = {"2c-main", "2c-heldout", "4-hyla-small", "a1-code-twice", "a1-code
 OF_AXES = {"2c-examples", "2c-heldout", "4a-data", "4a-width", "4b-depth", "a4-loss", "a5-heldout", "5c-one-head",
            "5d-features"}  # fmt: skip
 OF_CODES = {"2b-decoding", "2d-clusters", "5a-clusters", "5e-addition", "5f-decoding", "5f-late", "decodability",
-            "primal-heads", "primal-heads-unit"}  # fmt: skip
+            "primal-heads", "primal-heads-unit", "paths-trained-drop", "paths-trained-code"}  # fmt: skip
 
 _DRAWS = 20
 # A rule may say so by luck in 2.5 % of draws, and then more than three of twenty do once in six hundred cases; all else
@@ -87,7 +103,10 @@ def committed() -> tuple[pd.DataFrame, Tables]:
     """Return the committed runs of preset laptop, and all tables that claims read."""
     store, known = Store(committed_only=True), {run.id for run in runs_of("all", "laptop")}
     rows = [row for identity, row in store.committed_runs().items() if identity in known]
-    names = [PAPER, *(analysis.table for analysis in (DECODING, EMBEDDING, RULE_DECODING, MEAN_CODES, DISTANCES))]
+    names = [
+        PAPER,
+        *(analysis.table for analysis in (DECODING, EMBEDDING, RULE_DECODING, MEAN_CODES, DISTANCES, HEADS)),
+    ]
     return pd.DataFrame(rows), {name: store.table(name) for name in names}
 
 
@@ -262,6 +281,11 @@ def centring_shuffled(tables: Tables, random: np.random.Generator) -> Tables:
     return {DISTANCES.table: shuffled.drop(columns="seed")}
 
 
+def heads_shuffled(tables: Tables, random: np.random.Generator) -> Tables:
+    """Return scores that belong to other heads of their layer."""
+    return {HEADS.table: permuted(tables[HEADS.table], ["id", "surrogate", "layer"], ["score"], random)}
+
+
 def layers_shuffled(tables: Tables, random: np.random.Generator) -> Tables:
     probes = tables[RULE_DECODING.table]
     keys = ["id", "stream", "model"]
@@ -294,11 +318,12 @@ def probes_shuffled(tables: Tables, random: np.random.Generator) -> Tables:
     [
         (models_shuffled, {"2b-decoding", "5a-clusters", "5e-addition", "5f-decoding"}),
         (centring_shuffled, {"primal-heads", "primal-heads-unit"}),
+        (heads_shuffled, {"paths-trained-drop", "paths-trained-code"}),
         (layers_shuffled, {"5a-clusters", "5f-late"}),
         (rules_shuffled, {"5e-addition"}),
         (probes_shuffled, {"decodability"}),
     ],
-    ids=["trained or not", "centred or not", "layers", "rules", "probes"],
+    ids=["trained or not", "centred or not", "heads", "layers", "rules", "probes"],
 )
 def test_labels_of_codes_decide(shuffle: Callable[..., Tables], names: set[str]) -> None:
     _, tables = committed()

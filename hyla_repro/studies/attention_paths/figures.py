@@ -51,11 +51,16 @@ def _accuracies(ax: Axes, authors: pd.DataFrame) -> None:
     ax.legend(fontsize=8)
 
 
+_FALLS = (0, 0.1, 0.3, 1, 3, 10)
+
+
 def _order_parameter(ax: Axes, matrix: pd.DataFrame, named: bool) -> None:
     limit = np.abs(matrix.to_numpy()).max()
     ax.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit)
     for (row, column), value in np.ndenumerate(matrix.to_numpy()):
-        ax.text(column, row, f"{value:.1f}".replace("-", "−"), ha="center", va="center", fontsize=7)
+        color = "white" if abs(value) > 0.7 * limit else "black"
+        text = "0" if abs(value) < 0.05 else f"{value:.1f}".replace("-", "−")
+        ax.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
     places = range(len(matrix))
     ax.set_xticks(places, matrix.columns, rotation=90, fontsize=7)
     ax.set_yticks(places, matrix.index if named else [""] * len(matrix), fontsize=7)
@@ -83,6 +88,11 @@ def heads(points: pd.DataFrame, trained: pd.DataFrame) -> Figure:
         for layer, part in one[one["variant"] == method].groupby("layer"):
             ax.plot(part["score"], part["drop"], MARKERS.get(method, "v"), color=COLORS.get(method, PALETTE[3]),
                     alpha=0.4 * layer, label=f"layer {layer}")  # fmt: skip
-        ax.set(title=NAMES[method], xlabel="score in the surrogate", ylabel="fall of held-out R²", yscale="symlog")
+        ax.set(title=NAMES[method], xlabel="score in the surrogate", ylabel="fall of held-out R²")
+        # Linear up to 0.1, where most are.
+        ax.set_yscale("symlog", linthresh=0.1)
+        shown = ax.get_ylim()
+        ax.set_yticks(_FALLS, [f"{fall:g}" for fall in _FALLS])
+        ax.set_ylim(shown)
         ax.legend()
     return figure
