@@ -24,7 +24,7 @@ Score = Callable[[Experiment], float]
 PUBLISHED = Store().read(PAPER)
 VALUES = pd.read_csv(BytesIO(PUBLISHED)).query("task == 'fuzzy_logic'").set_index("variant")["value"].to_dict()
 WITHOUT_RUNS = {"identity": REPRODUCED, "3-ambiguity": REPRODUCED, "3-ambiguity-any": CONTRADICTED,
-                **dict.fromkeys(("aaren-exact", "aaren-parameters", "aaren-memory", "primal-svr", "primal-cost"),
+                **dict.fromkeys(("aaren-exact", "aaren-parameters", "aaren-memory", "primal-svr", "primal-cost", "paths-hyla"),
                                 REPRODUCED)}  # fmt: skip
 
 
