@@ -24,8 +24,8 @@ Score = Callable[[Experiment], float]
 PUBLISHED = Store().read(PAPER)
 VALUES = pd.read_csv(BytesIO(PUBLISHED)).query("task == 'fuzzy_logic'").set_index("variant")["value"].to_dict()
 WITHOUT_RUNS = {"identity": REPRODUCED, "3-ambiguity": REPRODUCED, "3-ambiguity-any": CONTRADICTED,
-                **dict.fromkeys(("aaren-exact", "aaren-parameters", "aaren-memory", "primal-svr", "primal-cost", "paths-hyla"),
-                                REPRODUCED)}  # fmt: skip
+                **dict.fromkeys(("aaren-exact", "aaren-parameters", "aaren-memory", "primal-svr", "primal-cost",
+                                 "paths-hyla"), REPRODUCED)}  # fmt: skip
 
 
 def noise(run: Experiment, what: str = "") -> float:
