@@ -16,8 +16,8 @@ from hyla_repro.studies.sraven import SRAVEN
 from hyla_repro.studies.study import PRESETS, Chapter, Study, once
 
 __all__ = [
-    "PRESETS", "STUDIES", "Chapter", "Study", "add", "chapters", "experiments", "find_chapter", "kept", "pages",
-    "study_of", "with_runs",
+    "PRESETS", "STUDIES", "Chapter", "Study", "add", "chapters", "experiments", "find_chapter", "kept", "kept_steps",
+    "pages", "study_of", "with_runs",
 ]  # fmt: skip
 
 STUDIES: list[Study] = [IDEA, FUZZY_LOGIC, SRAVEN, ABLATIONS, LANGUAGE]
@@ -79,6 +79,11 @@ def experiments(figure: str, preset: str) -> list[Experiment]:
 def kept(preset: str) -> list[Experiment]:
     """Return the runs whose weights are committed, besides those that analyses are made of."""
     return [run for study in STUDIES if study.kept for run in study.kept(preset)]
+
+
+def kept_steps(run: Experiment) -> set[int]:
+    """Return the steps before the last whose weights a run keeps while it is trained."""
+    return {step for study in STUDIES if study.along for step in study.along(run)}
 
 
 def study_of(task: str) -> Study:
