@@ -17,6 +17,7 @@ TOPICS = {
     "code": "The latent code",
     "scaling": "Scaling and difficulty",
     "language": "Language",
+    "neighbours": "Neighbours: attention of other papers",
     "levels": "Levels of Table A1: held-out R² of fuzzy logic, accuracy of SRAVEN (%)",
 }
 

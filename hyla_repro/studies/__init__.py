@@ -12,6 +12,7 @@ from hyla_repro.studies.ablations import ABLATIONS
 from hyla_repro.studies.fuzzy_logic import FUZZY_LOGIC
 from hyla_repro.studies.idea import IDEA
 from hyla_repro.studies.language import LANGUAGE
+from hyla_repro.studies.layer_drop import LAYER_DROP
 from hyla_repro.studies.sraven import SRAVEN
 from hyla_repro.studies.study import PRESETS, Chapter, Study, once
 
@@ -20,7 +21,7 @@ __all__ = [
     "pages", "study_of", "with_runs",
 ]  # fmt: skip
 
-STUDIES: list[Study] = [IDEA, FUZZY_LOGIC, SRAVEN, ABLATIONS, LANGUAGE]
+STUDIES: list[Study] = [IDEA, FUZZY_LOGIC, SRAVEN, ABLATIONS, LANGUAGE, LAYER_DROP]
 
 
 def add(study: Study) -> None:

@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from hyla_repro.lazy import exports
+from hyla_repro.lazy import exports, later
+from hyla_repro.studies.layer_drop import runs
+from hyla_repro.studies.study import Chapter, Study
 
 if TYPE_CHECKING:
     from hyla_repro.studies.layer_drop.dropping import (
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from hyla_repro.studies.layer_drop.scoring import importance, watching
 
 __all__ = [
-    "LAYOUTS", "PUBLISHED", "best_subsets", "drop_curve", "drop_order", "dropped", "find_layers", "importance",
+    "LAYER_DROP", "LAYOUTS", "PUBLISHED", "best_subsets", "drop_curve", "drop_order", "dropped", "find_layers", "importance",
     "iterative_drop", "kv_cache_bytes", "oracle", "speed_degradation_ratio", "watching",
 ]  # fmt: skip
 
@@ -30,4 +32,12 @@ _NAMES = {
 }
 __getattr__, __dir__ = exports(
     __name__, {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
+)
+
+LAYER_DROP = Study(
+    name="layer_drop",
+    title="Dropping layers",
+    chapters=(Chapter("drop", runs.all_runs, analyses=(runs.SCORES, runs.CURVES)),),
+    claims=later("hyla_repro.studies.layer_drop.claims", "claims"),
+    along=runs.along,
 )

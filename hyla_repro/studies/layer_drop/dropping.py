@@ -128,19 +128,26 @@ def oracle(
     Args:
         largest: size of the largest subsets; all if None.
 
+    Raises: ValueError for an unknown target, more than 4096 subsets, or a size out of range.
+    """
+    scores = {}
+    for subset in subsets(candidates(choose("target", target, TARGETS), len(find_layers(model))), largest):
+        with dropped(model, subset):
+            scores[subset] = evaluate(model)
+    return scores
+
+
+def subsets(modules: Sequence[Module], largest: int | None = None) -> list[tuple[Module, ...]]:
+    """Return the subsets of modules up to a size, all if None, small ones first.
+
     Raises: ValueError for more than 4096 subsets, or a size out of range.
     """
-    modules = candidates(choose("target", target, TARGETS), len(find_layers(model)))
     reason = f"there are {len(modules)} modules to drop"
     sizes = range(1 + whole_number("largest", len(modules) if largest is None else largest, 0, reason, len(modules)))
     count = sum(comb(len(modules), size) for size in sizes)
     if count > _MOST_SUBSETS:
         raise ValueError(f"{count} subsets of {len(modules)} modules are too many: set largest to 1 or 2")
-    scores = {}
-    for subset in (subset for size in sizes for subset in combinations(modules, size)):
-        with dropped(model, subset):
-            scores[subset] = evaluate(model)
-    return scores
+    return [subset for size in sizes for subset in combinations(modules, size)]
 
 
 def best_subsets(scores: Mapping[tuple[Module, ...], float]) -> list[tuple[Module, ...]]:
