@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from hyla_repro.studies.layer_drop.scoring import importance, watching
 
 __all__ = [
-    "LAYER_DROP", "LAYOUTS", "PUBLISHED", "best_subsets", "drop_curve", "drop_order", "dropped", "find_layers", "importance",
-    "iterative_drop", "kv_cache_bytes", "oracle", "speed_degradation_ratio", "watching",
+    "LAYER_DROP", "LAYOUTS", "PUBLISHED", "best_subsets", "drop_curve", "drop_order", "dropped", "find_layers",
+    "importance", "iterative_drop", "kv_cache_bytes", "oracle", "speed_degradation_ratio", "watching",
 ]  # fmt: skip
 
 _NAMES = {

@@ -76,9 +76,11 @@ def matched(curves: pd.DataFrame) -> pd.DataFrame:
     The aim is the lowest of the methods' last accuracies on training tasks; of each method that step's weights are
     taken whose accuracy is nearest, the later of equally near ones. What is held out has no part in the choice.
 
-    Args:
-        curves: rows of models that kept weights along training.
+    Returns: rows of the curves, none of models that kept no weights along training.
     """
+    if curves.empty:
+        return curves
+    curves = curves[curves.groupby("id")["step"].transform("nunique") > 1]
     whole = curves[(curves["target"] == "attn") & (curves["order"] == "score") & (curves["n"] == 0)]
     last = last_steps(whole)
     aim = last[last["variant"].isin(METHODS)].groupby("seed")["test"].min().rename("aim")
@@ -114,7 +116,8 @@ def regret(curves: pd.DataFrame) -> pd.Series:
     """Return by how many points of `kept` the joint order is behind the best subset, on average over its sizes."""
     own = last_steps(curves)
     own = own[(own["target"] == "joint") & own["order"].isin(["score", "oracle"]) & (own["n"] > 0)]
-    pair = own.pivot_table("kept", index=["variant", "seed", "n"], columns="order").dropna()
+    pair = own.pivot_table("kept", index=["variant", "seed", "n"], columns="order")
+    pair = pair.reindex(columns=["score", "oracle"]).dropna()
     return (pair["oracle"] - pair["score"]).groupby(level=["variant", "seed"]).mean()
 
 
@@ -126,7 +129,9 @@ def summary(curves: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
     Returns: means over seeds with standard errors; areas and regret in percent of the accuracy above chance.
     """
-    found = {}
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    if curves.empty or scores.empty:
+        return pd.DataFrame()
     for (task, layers), part in retained(last_steps(curves)).groupby(["task", "n_layers"]):
         own = scores[(scores["task"] == task) & (scores["n_layers"] == layers)]
         columns = areas(part).rename(columns=KINDS).add_prefix("kept without ")
@@ -145,6 +150,8 @@ _TASKS = {"sraven": "SRAVEN", "language": "characters"}
 
 def code_table(scores: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     """Return for every layer of SRAVEN's deepest models what its code is, and accuracy without it, in percent."""
+    if curves.empty or scores.empty:
+        return pd.DataFrame()
     ended = last_steps(scores)
     ended = ended[(ended["task"] == "sraven") & (ended["kind"] == "attn")]
     ended = ended[ended["n_layers"] == ended["n_layers"].max()]
@@ -164,6 +171,8 @@ def code_table(scores: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
 def matched_table(curves: pd.DataFrame) -> pd.DataFrame:
     """Return what is kept without half of the attentions or MLPs at equal accuracy, by method and split."""
     at, found = matched(curves), {}
+    if at.empty:
+        return pd.DataFrame()
     for split, name in (("test", "training tasks"), ("heldout", "held-out tasks")):
         half = halves(retained(at, split))
         whole = at[at["n"] == 0].groupby(["variant", "seed"])[split].first()

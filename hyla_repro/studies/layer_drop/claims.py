@@ -125,6 +125,8 @@ def score_tells_harm(scores: pd.DataFrame, curves: pd.DataFrame) -> Outcome:
 def ordering_flips(scores: pd.DataFrame, curves: pd.DataFrame, split: str) -> Outcome:
     """Ask whether attention is what softmax attention can do without, and MLPs are what HYLA can."""
     at = analysis.matched(curves)
+    if at.empty:
+        return missing("no weights were kept along training")
     half, gap = analysis.halves(analysis.retained(at, split)), analysis.widest_gap(at)
     lead = half["attn"] - half["mlp"]
     effects: tuple[Effect, ...] = (paired(f"{NAMES['softmax']}, attention minus MLP", lead["softmax"]),

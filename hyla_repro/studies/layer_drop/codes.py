@@ -12,7 +12,7 @@ from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor
 
-from hyla_repro.attention import NORMALIZERS
+from hyla_repro.attention import NORMALIZERS, HypernetworkAttention
 from hyla_repro.attention.masks import Masked
 from hyla_repro.errors import choose
 from hyla_repro.experiment import Experiment
@@ -25,7 +25,7 @@ from hyla_repro.studies.layer_drop.dropping import (
     sublayers,
     subsets,
 )
-from hyla_repro.studies.layer_drop.layers import TARGETS, Module, candidates
+from hyla_repro.studies.layer_drop.layers import TARGETS, Module, candidates, find_layers
 from hyla_repro.studies.layer_drop.scoring import importance
 from hyla_repro.tasks.language import Language
 from hyla_repro.training.stack import CHUNK
@@ -142,7 +142,8 @@ def replaced_code(model: Transformer, layer: int, how: str) -> Iterator[None]:
     Raises: ValueError for an unknown way.
     """
     replace = REPLACED[choose("code", how, REPLACED)]
-    attention = model.blocks[layer].attention
+    attention = find_layers(model)[layer].attn
+    assert isinstance(attention, HypernetworkAttention)
     own, name = attention.normalizer, f"{how} in the place of {attention.normalizer}"
 
     def normalizer(scores: Float[Tensor, "b h q k"], masked: Masked = None) -> Float[Tensor, "b h q k"]:
@@ -246,9 +247,10 @@ def curve_table(
 
     Returns: one row per run, step, target, order and number of modules dropped (`n`): which, such as `attn0 mlp3`,
         layers from 0, `test`, `heldout` and `loss` as in `Scored`, and `chance`. At every step the target's own order
-        by `score`; at the last one also random ones, of attention and of MLPs `bare`, `magnitude`, `reverse` and `iterative`,
-        `single`, where each module is dropped alone, and of both together `oracle`, the best subset of each size on
-        training tasks, up to two modules of deep models. Curves end at as many modules as there are layers.
+        by `score`; at the last one also random ones, of attention and of MLPs `bare`, `magnitude`, `reverse` and
+        `iterative`, `single`, where each module is dropped alone, and of both together `oracle`, the best subset of
+        each size on training tasks, up to two modules of deep models. Curves end at as many modules as there are
+        layers.
     """
     rows, floors = [], {run.id: chance(run) for run in runs}
     for subject, step in _subjects(runs, weights, device, sequences):

@@ -7,7 +7,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from hyla_repro.results.methods import METHODS, NAMES
-from hyla_repro.studies.layer_drop.analysis import KINDS, last_steps, retained, single_losses
+from hyla_repro.studies.layer_drop.analysis import KINDS, last_steps, matched, retained, single_losses
 from hyla_repro.studies.style import PALETTE, axes_grid, percent_axis, styled
 
 _TARGETS = {"attn": "attention", "mlp": "MLPs", "block": "blocks", "joint": "attention and MLPs by one scale"}
@@ -16,12 +16,10 @@ _MARKERS = {"attn": "s", "mlp": "^", "block": "o"}
 _TITLES = {"sraven": "SRAVEN", "language": "characters"}
 
 
-@styled
-def empty(words: str) -> Figure:
-    """Draw words in the place of a figure that has no runs yet."""
+def _nothing_yet() -> Figure:
     figure, axes = axes_grid(1, 1, 7.0, 1.2)
     axes[0, 0].axis("off")
-    axes[0, 0].text(0.5, 0.5, words, ha="center", va="center")
+    axes[0, 0].text(0.5, 0.5, "no models yet: hyla-repro run drop, then hyla-repro collect", ha="center", va="center")
     return figure
 
 
@@ -32,6 +30,8 @@ def drop(curves: pd.DataFrame) -> Figure:
     Args:
         curves: rows of `curve_table` as `analysis.rows` returns them.
     """
+    if curves.empty:
+        return _nothing_yet()
     ended = last_steps(curves)
     models = sorted({(task, layers) for task, layers in zip(ended["task"], ended["n_layers"], strict=True)})[::-1]
     figure, axes = axes_grid(len(models), len(METHODS), 11.0, 0.8 + 2.6 * len(models))
@@ -75,7 +75,9 @@ def heat(scores: pd.DataFrame) -> Figure:
     Args:
         scores: rows of `score_table` as `analysis.rows` returns them.
     """
-    own = scores[scores["task"] == "sraven"]
+    own = scores[scores["task"] == "sraven"] if len(scores) else scores
+    if own.empty:
+        return _nothing_yet()
     own = own[own["n_layers"] == own["n_layers"].max()]
     stages = sorted(own["step"].unique())
     figure, axes = axes_grid(len(stages), len(METHODS), 10.0, 1.0 + 1.15 * len(stages))
@@ -99,6 +101,8 @@ def heat(scores: pd.DataFrame) -> Figure:
 @styled
 def single(scores: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Draw S of every module against what dropping it alone adds to the loss, a panel per method."""
+    if scores.empty or curves.empty:
+        return _nothing_yet()
     table = single_losses(scores, curves)
     table = table[table["task"] == "sraven"]
     figure, axes = axes_grid(1, len(METHODS), 10.5, 3.4, sharey=True)
@@ -119,12 +123,15 @@ def kept(curves: pd.DataFrame) -> Figure:
     """Draw what is kept at equal accuracy without attention and without MLPs, a panel per method.
 
     Args:
-        curves: what `analysis.matched` returns.
+        curves: rows of `curve_table` as `analysis.rows` returns them; those of models that kept weights are drawn.
     """
+    at = matched(curves)
+    if at.empty:
+        return _nothing_yet()
     figure, axes = axes_grid(1, len(METHODS), 10.5, 3.2)
     for ax, method in zip(axes[0], METHODS, strict=True):
         for split, line in (("test", "-"), ("heldout", "--")):
-            part = retained(curves, split)
+            part = retained(at, split)
             part = part[(part["variant"] == method) & (part["order"] == "score")]
             for target in ("attn", "mlp"):
                 means = part[part["target"] == target].groupby("n")["kept"].mean()
