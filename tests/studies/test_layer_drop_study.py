@@ -177,7 +177,8 @@ def made_up(price: dict[str, dict[str, int]] = PRICE) -> tuple[pd.DataFrame, pd.
                 scores.append(facts | {"kind": target, "layer": layer, "score": score})
                 if step == 8000:
                     curves.append(facts | {"target": target, "order": "single", "n": 1, "dropped": f"{target}{layer}",
-                                           "chance": 0.0, "test": 0.0, "heldout": 0.0, "loss": score * noise.lognormal(0, 0.2)})  # fmt: skip
+                                           "chance": 0.0, "test": 0.0, "heldout": 0.0,
+                                           "loss": score * noise.lognormal(0, 0.02)})  # fmt: skip
     return pd.DataFrame(scores), pd.DataFrame(curves)
 
 
@@ -243,7 +244,7 @@ def test_chapter_says_so_without_rows(tmp_path: object) -> None:
     assert analysis.summary(empty, empty).empty
     assert analysis.code_table(empty, empty).empty
     assert analysis.matched_table(empty).empty
-    assert "0 of 21 models: train them" in analysis.progress(empty, runs.all_runs("laptop"))
+    assert "0 of 21 models: `hyla-repro run drop`" in analysis.progress(empty, runs.all_runs("laptop"))
 
 
 def test_committed_weights_alone_make_no_table_while_a_page_is_built(monkeypatch: pytest.MonkeyPatch) -> None:

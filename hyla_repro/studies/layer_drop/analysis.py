@@ -37,7 +37,7 @@ def progress(table: pd.DataFrame, wanted: Sequence[Experiment]) -> str:
     """Return in words of how many models the layers were dropped."""
     done = table["id"].nunique() if len(table) else 0
     return f"layers were dropped of {done} of {len(wanted)} models" + (
-        "" if done else ": train them with `hyla-repro run drop`, then `hyla-repro collect`"
+        "" if done else ": `hyla-repro run drop` trains those that are missing, `hyla-repro collect` drops their layers"
     )
 
 
@@ -99,10 +99,10 @@ def widest_gap(curves: pd.DataFrame) -> float:
 def single_losses(scores: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     """Return fully trained modules with their score and `harm`, by how much dropping one raises the loss, in nats."""
     ended = last_steps(curves)
-    whole = ended[ended["n"] == 0].groupby("id")["loss"].first().rename("whole")
+    whole = ended[ended["n"] == 0].groupby("id")["loss"].first().rename("before")
     single = ended[ended["order"] == "single"].join(whole, on="id")
     single = single.assign(kind=single["target"], layer=single["dropped"].str.extract(r"(\d+)")[0].astype(int),
-                           harm=single["loss"] - single["whole"])  # fmt: skip
+                           harm=single["loss"] - single["before"])  # fmt: skip
     return last_steps(scores).merge(single[["id", "kind", "layer", "harm"]], on=["id", "kind", "layer"])
 
 
