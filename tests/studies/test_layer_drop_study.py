@@ -178,7 +178,7 @@ def made_up(price: dict[str, dict[str, int]] = PRICE) -> tuple[pd.DataFrame, pd.
                 if step == 8000:
                     curves.append(facts | {"target": target, "order": "single", "n": 1, "dropped": f"{target}{layer}",
                                            "chance": 0.0, "test": 0.0, "heldout": 0.0,
-                                           "loss": score * noise.lognormal(0, 0.02)})  # fmt: skip
+                                           "loss": score * noise.lognormal(0, 0.08)})  # fmt: skip
     return pd.DataFrame(scores), pd.DataFrame(curves)
 
 
