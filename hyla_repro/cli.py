@@ -13,7 +13,7 @@ from hyla_repro.book.commands import Device, Preset
 from hyla_repro.book.notebook import check_device
 from hyla_repro.errors import DataError, DivergedError, MissingPackageError, UnfinishedError, choose
 from hyla_repro.paths import runs_folder
-from hyla_repro.studies import PRESETS, chapters, experiments, with_runs
+from hyla_repro.studies import PRESETS, chapters, experiments, kept_steps, with_runs
 from hyla_repro.studies.study import once
 from hyla_repro.training.process import STOPPED, exit_on_signal, run_siblings
 
@@ -120,7 +120,7 @@ def _train(candidates: "list[Experiment]", device: str, seconds: float | None, t
 
     torch.set_num_threads(threads)
     try:
-        train(candidates, device=device, budget_seconds=seconds)
+        train(candidates, device=device, budget_seconds=seconds, keep=kept_steps)
     except KeyboardInterrupt:
         raise SystemExit(130) from None  # typer has an answer of its own to the other
 

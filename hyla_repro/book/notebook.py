@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyla_repro import paths
 from hyla_repro.errors import UnfinishedError, choose
-from hyla_repro.studies import find_chapter
+from hyla_repro.studies import find_chapter, kept_steps
 
 if TYPE_CHECKING:
     from hyla_repro.book.shown import Shown
@@ -76,7 +76,7 @@ def start(figure: str, namespace: Mapping[str, Any]) -> "Shown":
         from hyla_repro.training.loop import train
 
         committed = DataFolder().run_ids()
-        train([run for run in shown.wanted if run.id not in committed], device=shown.device)
+        train([run for run in shown.wanted if run.id not in committed], device=shown.device, keep=kept_steps)
     return shown
 
 
