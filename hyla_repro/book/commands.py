@@ -4,18 +4,30 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
+from typer.core import TyperCommand
 
 from hyla_repro.book.notebook import check_device, execute
 from hyla_repro.errors import choose
+from hyla_repro.ledger.data_folder import DataFolder, require_project
 from hyla_repro.studies import pages
+
+
+class _OnProject(TyperCommand):
+    """A command that works on the folders of the book, and says so where there are none."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        require_project(f"`hyla-repro {self.name}`")
+        return super().invoke(ctx)
+
 
 app = typer.Typer()
 Preset = Annotated[str, typer.Option(help="smoke (seconds), laptop (CPU hours) or paper (the paper's settings)")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
 
 
-@app.command()
+@app.command(cls=_OnProject)
 def collect(device: Device = "cpu") -> None:
     """Add finished laptop and paper runs to the tables in data/."""
     from hyla_repro.book.collect import collect as collect_runs
@@ -23,7 +35,7 @@ def collect(device: Device = "cpu") -> None:
     typer.echo(collect_runs(device=check_device(device)))
 
 
-@app.command("compute")
+@app.command("compute", cls=_OnProject)
 def compute_command(
     figure: Annotated[str, typer.Argument(help="a figure with tables that need no trained run")],
     again: Annotated[bool, typer.Option("--again", help="also what is in data/ already")] = False,
@@ -37,15 +49,13 @@ def compute_command(
     typer.echo(compute(figure, again=again))
 
 
-@app.command()
+@app.command(cls=_OnProject)
 def verify() -> None:
     """Check every file of data/ against its digest."""
-    from hyla_repro.ledger.data_folder import DataFolder
-
     typer.echo(f"{DataFolder().verify()} files are as they were collected")
 
 
-@app.command()
+@app.command(cls=_OnProject)
 def report() -> None:
     """Write book/report.md and the README's verdict table from the committed results."""
     from hyla_repro.book.report import write
@@ -54,7 +64,7 @@ def report() -> None:
         typer.echo(f"wrote {path}")
 
 
-@app.command()
+@app.command(cls=_OnProject)
 def lock(
     why: Annotated[str, typer.Option(help="a sentence: what is locked, or why a rule changes")],
     known: Annotated[bool, typer.Option(help="whether runs that decide these rules are finished")] = True,
@@ -62,14 +72,13 @@ def lock(
     """Write new and changed rules of claims into data/rules.lock; no claim may vanish."""
     from hyla_repro.book.lock import add, reported
     from hyla_repro.book.verdicts import claims
-    from hyla_repro.ledger.data_folder import DataFolder
     from hyla_repro.paths import BOOK
 
     added = add(claims(), DataFolder(), reported((BOOK / "report.md").read_text()), known, why)
     typer.echo(f"locked {', '.join(added) or 'nothing new'}")
 
 
-@app.command()
+@app.command(cls=_OnProject)
 def pictures(check: Annotated[bool, typer.Option("--check", help="compare only")] = False) -> None:
     """Copy over figures/ what the book drew and looks different; with --check, exit 1 if there is any."""
     from hyla_repro.book.pictures import differences, refresh
@@ -84,7 +93,7 @@ Parameters = Annotated[list[str] | None, typer.Option("--parameter", "-p", help=
 Output = Annotated[Path, typer.Option(help="folder of the executed notebooks")]
 
 
-@app.command("notebook")
+@app.command("notebook", cls=_OnProject)
 def notebook_command(
     figure: Annotated[str, typer.Argument(help="a figure")],
     parameter: Parameters = None,
@@ -94,7 +103,7 @@ def notebook_command(
     typer.echo(execute(figure, dict(_parse(text) for text in parameter or []), output / f"{figure}.ipynb"))
 
 
-@app.command()
+@app.command(cls=_OnProject)
 def reproduce(
     figure: Annotated[str, typer.Argument(help="a figure, or all")] = "all",
     preset: Preset = "smoke",

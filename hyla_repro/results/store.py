@@ -9,7 +9,7 @@ import pandas as pd
 
 from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
-from hyla_repro.ledger.data_folder import RUNS, DataFolder, table_name
+from hyla_repro.ledger.data_folder import RUNS, DataFolder, model_name, table_name
 from hyla_repro.ledger.runs import CURVE, MODEL, Ledger
 from hyla_repro.results.analysis import Analysis, Computed
 from hyla_repro.training.plan import Timed
@@ -92,10 +92,6 @@ class Store(DataFolder):
         """Return the rows of a table that is computed of settings, of those parts that are there."""
         table = self.table(computed.table)
         return table[table["id"].isin(computed.wanted())].reset_index(drop=True)
-
-
-def model_name(run: Experiment) -> str:
-    return f"models/{run.id}.safetensors"
 
 
 def row(run: Experiment, ledger: Ledger) -> dict:

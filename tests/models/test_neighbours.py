@@ -20,7 +20,7 @@ from hyla_repro.models.config import TransformerConfig
 from hyla_repro.models.transformer import Transformer
 from hyla_repro.results.methods import ABLATIONS, ALL_METHODS, NAMES, architecture
 from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
-from hyla_repro.studies.neighbours import series
+from hyla_repro.studies.neighbour_runs import series
 from hyla_repro.studies.sraven.runs import Sizes, sraven
 from hyla_repro.training.optimizer import decays
 from hyla_repro.training.plan import total_flop

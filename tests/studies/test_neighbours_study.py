@@ -20,7 +20,7 @@ from hyla_repro.results.summary import Results
 from hyla_repro.studies import aaren, experiments, neighbours, primal_dual
 from hyla_repro.studies.aaren import analysis as of_aaren
 from hyla_repro.studies.aaren.codes import code_table, double_differences, matrix_table
-from hyla_repro.studies.neighbours import series
+from hyla_repro.studies.neighbour_runs import series
 from hyla_repro.studies.primal_dual import analysis as of_primal
 from hyla_repro.studies.primal_dual.codes import distance_table, head_outputs
 
@@ -157,7 +157,7 @@ def test_what_streaming_remembers() -> None:
 def test_every_neighbour_has_its_runs_and_its_control(preset: str) -> None:
     runs = {figure: experiments(figure, preset) for figure in ("aaren", "primal", "aaren-codes", "primal-heads")}
     trained = {run.method for figure in ("aaren", "primal") for run in runs[figure] if run.task_name != "series"}
-    assert {*neighbours.OF_AAREN, *neighbours.OF_PRIMAL_DUAL, *neighbours.CONTROLS.values()} <= trained
+    assert {*neighbour_runs.OF_AAREN, *neighbour_runs.OF_PRIMAL_DUAL, *neighbours.CONTROLS.values()} <= trained
     assert {run.id for run in runs["aaren-codes"]} <= {run.id for run in runs["aaren"]}
     assert {run.id for run in runs["primal-heads"]} <= {run.id for run in runs["primal"]}
     tests = {run.evaluation_sequences for run in runs["primal"] if run.task_name == "series"}
@@ -180,7 +180,7 @@ class Made(Store):
 def test_tables_show_scores_and_paired_differences() -> None:
     results = Results("laptop", experiments, Made())
     table = neighbours.beside(results).set_index("row")
-    assert table.index.tolist() == [NAMES[m] for m in (*neighbours.OF_AAREN, *neighbours.OF_PRIMAL_DUAL)]
+    assert table.index.tolist() == [NAMES[m] for m in (*neighbour_runs.OF_AAREN, *neighbour_runs.OF_PRIMAL_DUAL)]
     places = {method: place for place, method in enumerate(NAMES)}
     for method, control in neighbours.CONTROLS.items():
         lead = places[method] - places[control]

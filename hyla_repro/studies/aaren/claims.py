@@ -8,7 +8,8 @@ from hyla_repro.results.methods import NAMES
 from hyla_repro.results.store import Store
 from hyla_repro.results.summary import Results, mean_and_error
 from hyla_repro.studies.aaren.runs import CODES, shown
-from hyla_repro.studies.neighbours import SERIES, TASKS, complete, minus, scores
+from hyla_repro.studies.neighbour_runs import SERIES
+from hyla_repro.studies.neighbours import TASKS, complete, minus, scores
 
 FIGURE = "aaren"
 # Two attentions are called comparable on time series where the one is at most this many points below the other.

@@ -3,7 +3,7 @@
 from hyla_repro.experiment import Experiment
 from hyla_repro.lazy import later
 from hyla_repro.results.analysis import Analysis
-from hyla_repro.studies.neighbours import OF_AAREN, beside_controls, series_runs
+from hyla_repro.studies.neighbour_runs import OF_AAREN, beside_controls, series_runs
 
 SERIES_METHODS = ("softmax", "softmax_causal", "aaren")
 # On our two tasks, in the order of tables and pictures.

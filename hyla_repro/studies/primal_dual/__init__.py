@@ -1,7 +1,7 @@
 """Attention as a regression: heads as support-vector regressions, with centred keys (BN) and fewer keys (SH)."""
 
 from hyla_repro.lazy import later
-from hyla_repro.studies.neighbours import SERIES, series
+from hyla_repro.studies.neighbour_runs import SERIES, series
 from hyla_repro.studies.primal_dual import runs
 from hyla_repro.studies.study import Chapter, Study
 

@@ -9,7 +9,8 @@ from hyla_repro.results.effects import CONTRADICTED, REPRODUCED, paired
 from hyla_repro.results.methods import NAMES
 from hyla_repro.results.store import Store
 from hyla_repro.results.summary import Results, mean_and_error
-from hyla_repro.studies.neighbours import SERIES, TASKS, complete, minus, scores
+from hyla_repro.studies.neighbour_runs import SERIES
+from hyla_repro.studies.neighbours import TASKS, complete, minus, scores
 from hyla_repro.studies.primal_dual.runs import DISTANCES, with_distances
 
 FIGURE = "primal"
