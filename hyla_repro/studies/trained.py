@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SEED = 0
 
 
-def trained(folder: DataFolder | None = None) -> dict[str, dict[int, Experiment]]:
+def trained_models(folder: DataFolder | None = None) -> dict[str, dict[int, Experiment]]:
     """Return the runs of the main comparisons whose weights are at hand, by name and seed.
 
     A name is that of the method and the task, such as hyla-sraven-k2. Its runs are of the largest preset that has them,
@@ -42,24 +42,24 @@ def trained(folder: DataFolder | None = None) -> dict[str, dict[int, Experiment]
 def carried(folder: DataFolder) -> list[str]:
     """Return the files of data/ that a wheel carries: the texts of language modelling, and one seed of each model."""
     texts = [name for name in folder.manifest() if Path(name).parent.name == "corpora" and not name.endswith(".py")]
-    return [*texts, *(model_name(runs[_SEED]) for runs in trained(folder).values())]
+    return [*texts, *(model_name(runs[_SEED]) for runs in trained_models(folder).values())]
 
 
 def load(name: str, seed: int = _SEED) -> "Transformer":
     """Return a trained model on the CPU, in evaluation mode.
 
     Args:
-        name: method and task, such as hyla-sraven-k2; `trained()` has all, with the runs that they come from.
+        name: method and task, such as hyla-sraven-k2; `trained_models()` has all, with the runs that they come from.
         seed: of its training.
 
     Raises:
         ValueError: an unknown name or seed, naming those there are.
         DataError: weights that are missing or altered.
     """
-    models = trained()
+    models = trained_models()
     runs = models[choose("trained model", name, models)]
     if seed not in runs:
-        more = "" if paths.CHECKOUT else f"; `git clone {paths.REPOSITORY}` has the others"
+        more = "" if paths.CHECKOUT else f"; `git clone {paths.REPOSITORY}` has others"
         raise ValueError(f"no weights of {name} with seed={seed!r}: there are seeds {', '.join(map(str, runs))}{more}")
     from hyla_repro.models.transformer import load_model
 

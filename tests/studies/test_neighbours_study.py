@@ -17,7 +17,7 @@ from hyla_repro.models.transformer import Transformer
 from hyla_repro.results.methods import NAMES
 from hyla_repro.results.store import Store
 from hyla_repro.results.summary import Results
-from hyla_repro.studies import aaren, experiments, neighbours, primal_dual
+from hyla_repro.studies import aaren, experiments, neighbour_runs, neighbours, primal_dual
 from hyla_repro.studies.aaren import analysis as of_aaren
 from hyla_repro.studies.aaren.codes import code_table, double_differences, matrix_table
 from hyla_repro.studies.neighbour_runs import series
