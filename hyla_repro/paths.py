@@ -31,7 +31,7 @@ def texts_folder() -> Path:
 
 def commit(root: Path = CODE) -> str:
     """Return the code's commit, with `-dirty` for uncommitted changes, or `unknown` outside a checkout."""
-    # An archive may be unpacked, or a package installed, inside another project's checkout, whose commit would be a lie.
+    # An unpacked archive or an installed package may lie inside another project's checkout: that commit would be a lie.
     if not (root / ".git").exists():
         return "unknown"
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]

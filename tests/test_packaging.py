@@ -152,10 +152,8 @@ def test_version_is_the_same_everywhere() -> None:
 
 
 def test_zenodo_is_told_what_the_citation_says() -> None:
-    zenodo, citation = (
-        json.loads((ROOT / ".zenodo.json").read_text()),
-        yaml.safe_load((ROOT / "CITATION.cff").read_text()),
-    )
+    zenodo = json.loads((ROOT / ".zenodo.json").read_text())
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     same = ("title", "version", "license", "keywords")
     assert {name: zenodo[name] for name in same} == {name: citation[name] for name in same}
     assert zenodo["upload_type"] == citation["type"]
