@@ -29,19 +29,13 @@ app = typer.Typer(
 app.add_typer(commands.app)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="say which version and commit this is")] = False,
+) -> None:
+    if version:
         typer.echo(f"hyla-repro {__version__}" + (f", commit {paths.commit()}" if paths.CHECKOUT else ""))
         raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="say which version and commit this is"),
-    ] = False,
-) -> None: ...
 
 
 def _committed() -> set[str]:

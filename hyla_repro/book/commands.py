@@ -13,7 +13,6 @@ from hyla_repro.errors import choose
 from hyla_repro.ledger.data_folder import DataFolder, require_project
 from hyla_repro.studies import pages
 
-
 app = typer.Typer()
 Preset = Annotated[str, typer.Option(help="smoke (seconds), laptop (CPU hours) or paper (the paper's settings)")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
