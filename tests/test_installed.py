@@ -103,7 +103,7 @@ def test_runs_are_planned_and_trained_in_the_working_directory(installed: Instal
     assert trained.returncode == 0, trained.stderr
     assert "1 of 1 runs of fig2b at preset smoke are finished" in trained.stdout
     assert len(list(installed.folder.glob("runs/*/result.json"))) == 1
-    assert "1 done, 2 missing" in installed.call("status", "--preset", "smoke").stdout
+    assert "2 missing, 1 done" in installed.call("status", "--preset", "smoke").stdout
     assert installed.call("export", "out", "--preset", "smoke").returncode == 0
 
 
@@ -135,7 +135,7 @@ def test_trained_models_are_those_of_the_repository(installed: Installed) -> Non
 def test_other_seeds_are_in_the_repository(installed: Installed) -> None:
     done = installed.run("-c", "import hyla_repro; hyla_repro.load('hyla-sraven-k2', seed=1)")
     assert done.stderr.splitlines()[-1] == (
-        f"ValueError: no weights of hyla-sraven-k2 with seed=1: there are seeds 0; `git clone {REPOSITORY}` has others"
+        f"ValueError: no weights of hyla-sraven-k2 with seed=1 here, only with 0; `git clone {REPOSITORY}` has others"
     )
 
 

@@ -60,7 +60,7 @@ def load(name: str, seed: int = _SEED) -> "Transformer":
     runs = models[choose("trained model", name, models)]
     if seed not in runs:
         more = "" if paths.CHECKOUT else f"; `git clone {paths.REPOSITORY}` has others"
-        raise ValueError(f"no weights of {name} with seed={seed!r}: there are seeds {', '.join(map(str, runs))}{more}")
+        raise ValueError(f"no weights of {name} with seed={seed!r} here, only with {', '.join(map(str, runs))}{more}")
     from hyla_repro.models.transformer import load_model
 
     return load_model(DataFolder(paths.SHIPPED).read(model_name(runs[seed])), runs[seed].model)
