@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from hyla_repro.experiment import Experiment
-from hyla_repro.ledger.data_folder import RUNS, table_name
+from hyla_repro.ledger.data_folder import RUNS, model_name, table_name
 from hyla_repro.ledger.runs import Ledger
 from hyla_repro.results.analysis import Analysis
-from hyla_repro.results.store import CURVES, Store, curve, model_name, row
+from hyla_repro.results.store import CURVES, Store, curve, row
 from hyla_repro.studies import chapters, experiments, kept
 from hyla_repro.studies.study import once
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
-from hyla_repro.ledger.data_folder import RUNS, DataFolder, table_name
+from hyla_repro.ledger.data_folder import RUNS, DataFolder, model_name, table_name
 from hyla_repro.ledger.runs import ALONG, CURVE, MODEL, Ledger
 from hyla_repro.results.analysis import Analysis, Computed
 from hyla_repro.training.plan import Timed
@@ -114,10 +114,6 @@ def _by_step(content: bytes) -> dict[int, bytes]:
         step, _, weight = name.partition("/")
         parts.setdefault(int(step), {})[weight] = tensor
     return {step: safetensors.torch.save(parts[step]) for step in sorted(parts)}
-
-
-def model_name(run: Experiment) -> str:
-    return f"models/{run.id}.safetensors"
 
 
 def row(run: Experiment, ledger: Ledger) -> dict:

@@ -56,7 +56,7 @@ def test_altered_file_is_refused(store: Store, position: int) -> None:
 
 def test_missing_file_is_named(store: Store) -> None:
     (store.folder / "a.csv").unlink()
-    with pytest.raises(DataError, match=r"a\.csv cannot be read.*hyla-repro collect"):
+    with pytest.raises(DataError, match=r"a\.csv cannot be read.*git checkout data/a\.csv"):
         store.table("a.csv")
 
 
