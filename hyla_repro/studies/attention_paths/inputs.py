@@ -128,7 +128,7 @@ def total_kernel(
 
 
 def kernel_alignment(kernel: Float[Tensor, "b b"], labels: Float[Tensor, " b"], k: int) -> Float[Tensor, " k"]:
-    """Return |e . y| / sqrt(b) of the k leading eigenvectors e, largest eigenvalue first: 0 to 1 for labels of ±1."""
+    """Return abs(e . y) / sqrt(b) of the k leading eigenvectors e, largest eigenvalue first: 0 to 1 for labels of ±1."""
     vectors = torch.linalg.eigh(kernel).eigenvectors
     leading = vectors.flip(-1)[:, :k]
     return einsum(leading, labels, "b k, b -> k").abs() / len(labels) ** 0.5
@@ -137,7 +137,7 @@ def kernel_alignment(kernel: Float[Tensor, "b b"], labels: Float[Tensor, " b"], 
 def head_scores(order_parameter: Float[Tensor, "p p"], heads: Sequence[int]) -> list[Float[Tensor, " _"]]:
     """Return how much of the order parameter goes through each head, relative to the head with most of it.
 
-    Before the division a score is the sum of |U_{p,q}| over the pairs of which one path, or both, have the head.
+    Before the division a score is the sum of abs(U[p, q]) over the pairs of which one path, or both, have the head.
 
     Returns: a score for each head, of each layer; 0 to 1.
     Source: the paper's section on head pruning; the authors' compute_heads_score.
