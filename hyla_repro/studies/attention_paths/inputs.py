@@ -128,7 +128,7 @@ def total_kernel(
 
 
 def kernel_alignment(kernel: Float[Tensor, "b b"], labels: Float[Tensor, " b"], k: int) -> Float[Tensor, " k"]:
-    """Return abs(e . y) / sqrt(b) of the k leading eigenvectors e, largest eigenvalue first: 0 to 1 for labels of ±1."""
+    """Return abs(e . y) / sqrt(b) of k leading eigenvectors e, largest eigenvalue first: 0 to 1 with labels of ±1."""
     vectors = torch.linalg.eigh(kernel).eigenvectors
     leading = vectors.flip(-1)[:, :k]
     return einsum(leading, labels, "b k, b -> k").abs() / len(labels) ** 0.5
