@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hyla_repro.results.effects import NOT_TESTED, Effect, decide
+from hyla_repro.results.effects import CONTRADICTED, NOT_TESTED, REPRODUCED, Effect, decide
 from hyla_repro.results.summary import Results
 
 MISSING = "not all runs yet"
@@ -70,6 +70,16 @@ class Outcome(NamedTuple):
 def missing(ours: str = MISSING) -> Outcome:
     """Return the outcome of a claim whose runs are not all there."""
     return Outcome(ours, verdict=NOT_TESTED)
+
+
+def exact(worst: float, bound: float) -> Outcome:
+    """Return the outcome of an identity whose sides differ by `worst` at most.
+
+    The digits below the bound depend on the processor, and a report must not.
+    """
+    if worst < bound:
+        return Outcome(f"below {bound:.0e}".replace("e-0", "e-"), verdict=REPRODUCED)
+    return Outcome(f"largest difference {worst:.0e}", verdict=CONTRADICTED)
 
 
 @dataclass(frozen=True)

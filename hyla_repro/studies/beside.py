@@ -1,9 +1,10 @@
 """Scores of other papers' attention beside its controls: tables for the chapters, and effects for their rules."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 
+from hyla_repro.results.claims import Outcome, missing
 from hyla_repro.results.effects import MIN_SEEDS, Effect, paired
 from hyla_repro.results.methods import NAMES
 from hyla_repro.results.summary import Results, mean_and_error
@@ -31,6 +32,25 @@ def complete(table: pd.DataFrame, methods: Iterable[str]) -> bool:
 def minus(table: pd.DataFrame, one: str, other: str, digits: int = 1) -> Effect:
     """Return the effect of one method minus another, seed by seed."""
     return paired(f"{NAMES[one]} minus {NAMES[other]}", table[one] - table[other], digits)
+
+
+def listed(table: pd.DataFrame, methods: Iterable[str]) -> str:
+    """Return the scores of methods in words."""
+    return ", ".join(f"{NAMES[m]} {mean_and_error(table[m].mean(), table[m].sem())}" for m in methods)
+
+
+def loses_most_held_out(figure: str, task: str, control: str, method: str) -> Callable[[Results], Outcome]:
+    """Return the rule that a method loses against its control on held-out tasks, and more than on training tasks."""
+
+    def decide(results: Results) -> Outcome:
+        heldout, training = (scores(results, figure, task, split) for split in ("heldout", "test"))
+        if not complete(heldout, (control, method)):
+            return missing()
+        lost, lost_before = (table[control] - table[method] for table in (heldout, training))
+        more = paired("less that on training tasks", lost - lost_before)
+        return Outcome(listed(heldout, (control, method)), (minus(heldout, control, method), more))
+
+    return decide
 
 
 def on_series(results: Results, figure: str, methods: Iterable[str], control: str) -> pd.DataFrame:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-from hyla_repro.results.claims import OURS, Claim, Outcome, missing
+from hyla_repro.results.claims import OURS, Claim, Outcome, exact, missing
 from hyla_repro.results.effects import CONTRADICTED, REPRODUCED, paired
 from hyla_repro.results.methods import NAMES
 from hyla_repro.results.store import Store
 from hyla_repro.results.summary import Results, mean_and_error
 from hyla_repro.studies.aaren.runs import CODES, shown
-from hyla_repro.studies.beside import complete, minus, scores
+from hyla_repro.studies.beside import complete, loses_most_held_out, scores
 from hyla_repro.studies.neighbours import SERIES, TASKS
 
 FIGURE = "aaren"
@@ -22,7 +22,8 @@ def claims(store: Store | None) -> list[Claim]:
     return [
         Claim("aaren-exact", FIGURE, "neighbours", "With one query, softmax attention is a recurrent network: at once, "
               "in blocks and step by step it gives the same outputs.", "exact identity", "largest difference of the "
-              "scan, its blocks and the steps from masked softmax < 1e-12 in float64", exact, chance="none", live=True),
+              "scan, its blocks and the steps from masked softmax < 1e-12 in float64", agreement, chance="none",
+              live=True),
         Claim("aaren-parameters", FIGURE, "neighbours", "A learned query adds one token per layer: 3,152,896 "
               "parameters instead of 3,152,384.", "3,152,896 and 3,152,384", "both counts, of a layer of width 512 "
               "with 8 heads and a feed-forward of 2048", parameters, chance="none", live=True),
@@ -42,15 +43,11 @@ def claims(store: Store | None) -> list[Claim]:
     ]  # fmt: skip
 
 
-def exact(results: Results) -> Outcome:
+def agreement(results: Results) -> Outcome:
     """Decide whether all ways to compute Aaren agree."""
     from hyla_repro.studies.aaren.analysis import errors
 
-    worst = errors().max()
-    # The digits below the bound depend on the processor, and the report must not.
-    if worst < 1e-12:
-        return Outcome("below 1e-12", verdict=REPRODUCED)
-    return Outcome(f"largest difference {worst:.0e}", verdict=CONTRADICTED)
+    return exact(errors().max(), 1e-12)
 
 
 def parameters(results: Results) -> Outcome:
@@ -106,26 +103,13 @@ def _question(task: str) -> Claim:
     return Claim(f"aaren-query-{task.replace('_', '-')}", FIGURE, "neighbours", "A query that cannot depend on the "
                  f"question costs most on held-out combinations, on {TASKS[task]}.", OURS, f"{_ON[task]} on held-out "
                  "tasks: causal softmax minus Aaren; and this less the same on training tasks",
-                 _costs_most_held_out(task))  # fmt: skip
+                 loses_most_held_out(FIGURE, task, "softmax_causal", "aaren"))  # fmt: skip
 
 
 def _hyla(task: str) -> Claim:
     return Claim(f"aaren-hyla-{task.replace('_', '-')}", FIGURE, "neighbours", "HYLA loses more by a learned query "
                  f"than softmax attention does, on {TASKS[task]}.", OURS, f"{_ON[task]} on held-out tasks: HYLA minus "
                  "HYLA with a learned query, less causal softmax minus Aaren", _loses_more(task))  # fmt: skip
-
-
-def _costs_most_held_out(task: str) -> Callable[[Results], Outcome]:
-    def decide(results: Results) -> Outcome:
-        wanted = ("softmax_causal", "aaren")
-        heldout, training = (scores(results, FIGURE, task, split) for split in ("heldout", "test"))
-        if not complete(heldout, wanted):
-            return missing()
-        lost, lost_before = (table["softmax_causal"] - table["aaren"] for table in (heldout, training))
-        text = ", ".join(f"{NAMES[m]} {mean_and_error(heldout[m].mean(), heldout[m].sem())}" for m in wanted)
-        return Outcome(text, (minus(heldout, *wanted), paired("less that on training tasks", lost - lost_before)))
-
-    return decide
 
 
 def _loses_more(task: str) -> Callable[[Results], Outcome]:

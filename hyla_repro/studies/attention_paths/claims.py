@@ -6,7 +6,7 @@ from functools import wraps
 import numpy as np
 import pandas as pd
 
-from hyla_repro.results.claims import NO_NUMBER, OURS, Claim, Outcome, missing
+from hyla_repro.results.claims import NO_NUMBER, OURS, Claim, Outcome, exact, missing
 from hyla_repro.results.effects import CONTRADICTED, MIN_SEEDS, REPRODUCED, Effect, paired
 from hyla_repro.results.methods import NAMES
 from hyla_repro.results.store import Store
@@ -271,8 +271,7 @@ def transfers_to_descent(points: pd.DataFrame) -> Outcome:
 def linear_hyla_has_paths(results: Results) -> Outcome:
     """Decide the identity of linear HYLA."""
     worst = analysis.hyla_path_error()
-    # The digits below the bound depend on the processor, and the report must not.
-    return _exact(worst < 1e-12, ours="below 1e-12" if worst < 1e-12 else f"largest difference {worst:.0e}")
+    return exact(worst, 1e-12)
 
 
 def heads_that_cost(results: Results) -> Outcome:

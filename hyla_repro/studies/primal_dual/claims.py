@@ -2,14 +2,12 @@
 
 from collections.abc import Callable
 
-import pandas as pd
-
-from hyla_repro.results.claims import OURS, Claim, Outcome, missing
-from hyla_repro.results.effects import CONTRADICTED, REPRODUCED, paired
+from hyla_repro.results.claims import OURS, Claim, Outcome, exact, missing
+from hyla_repro.results.effects import CONTRADICTED, REPRODUCED
 from hyla_repro.results.methods import NAMES
 from hyla_repro.results.store import Store
-from hyla_repro.results.summary import Results, mean_and_error
-from hyla_repro.studies.beside import complete, minus, scores
+from hyla_repro.results.summary import Results
+from hyla_repro.studies.beside import complete, listed, loses_most_held_out, minus, scores
 from hyla_repro.studies.neighbours import SERIES, TASKS
 from hyla_repro.studies.primal_dual.runs import DISTANCES, with_distances
 
@@ -43,11 +41,7 @@ def expansion(results: Results) -> Outcome:
     """Decide whether support-vector regressions are attention."""
     from hyla_repro.studies.primal_dual.analysis import regressions
 
-    worst = max(abs(found.predictions - found.attention).max() for found in regressions().values())
-    # The digits below the bound depend on the processor, and the report must not.
-    if worst < 1e-8:
-        return Outcome("below 1e-8", verdict=REPRODUCED)
-    return Outcome(f"largest difference {worst:.0e}", verdict=CONTRADICTED)
+    return exact(max(abs(head.predictions - head.attention).max() for head in regressions().values()), 1e-8)
 
 
 def cheaper(results: Results) -> Outcome:
@@ -71,7 +65,7 @@ def _better(method: str) -> Callable[[Results], Outcome]:
         table = scores(results, FIGURE, SERIES, "test")
         if not complete(table, ("softmax", method)):
             return missing()
-        return Outcome(_listed(table, ("softmax", method)), (minus(table, method, "softmax", digits=2),))
+        return Outcome(listed(table, ("softmax", method)), (minus(table, method, "softmax", digits=2),))
 
     return decide
 
@@ -98,7 +92,8 @@ def _centring(task: str) -> Claim:
 def _windows(task: str) -> Claim:
     return Claim(f"primal-sh-{task.replace('_', '-')}", FIGURE, "neighbours", "Heads that see windows of two tokens "
                  f"lose most on held-out combinations, on {TASKS[task]}.", OURS, f"{_ON[task]} on held-out tasks: "
-                 "softmax minus softmax with SH, and this less the same on training tasks", _loses(task))  # fmt: skip
+                 "softmax minus softmax with SH, and this less the same on training tasks",
+                 loses_most_held_out(FIGURE, task, "softmax", "softmax_sh"))  # fmt: skip
 
 
 def _helps(task: str) -> Callable[[Results], Outcome]:
@@ -107,24 +102,7 @@ def _helps(task: str) -> Callable[[Results], Outcome]:
         pairs = (("softmax_bn", "softmax"), ("hyla_bn", "hyla"))
         if not complete(table, [method for pair in pairs for method in pair]):
             return missing()
-        listed = "; ".join(_listed(table, pair) for pair in pairs)
+        listed = "; ".join(listed(table, pair) for pair in pairs)
         return Outcome(listed, tuple(minus(table, *pair) for pair in pairs))
 
     return decide
-
-
-def _loses(task: str) -> Callable[[Results], Outcome]:
-    def decide(results: Results) -> Outcome:
-        wanted = ("softmax", "softmax_sh")
-        heldout, training = (scores(results, FIGURE, task, split) for split in ("heldout", "test"))
-        if not complete(heldout, wanted):
-            return missing()
-        lost, lost_before = (table["softmax"] - table["softmax_sh"] for table in (heldout, training))
-        effects = (minus(heldout, *wanted), paired("less that on training tasks", lost - lost_before))
-        return Outcome(_listed(heldout, wanted), effects)
-
-    return decide
-
-
-def _listed(table: pd.DataFrame, methods: tuple[str, ...]) -> str:
-    return ", ".join(f"{NAMES[m]} {mean_and_error(table[m].mean(), table[m].sem())}" for m in methods)
