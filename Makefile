@@ -18,7 +18,7 @@ READY := .venv/.installed
 
 .DEFAULT_GOAL := book
 .DELETE_ON_ERROR:
-.PHONY: book test check reproduce figures pictures linkcheck clean lock setup help
+.PHONY: book test check reproduce figures pictures linkcheck dist clean lock setup help
 
 book: $(READY)  ## Build the book from the committed results (the default)
 	$(BIN)/jupyter-book build book/ -W -n --keep-going
@@ -42,6 +42,13 @@ pictures: book  ## Copy the pictures of the book that look different over the co
 
 linkcheck: $(READY)  ## Follow the links of the book; needs the network
 	$(BIN)/jupyter-book build book/ --builder linkcheck
+
+# The wheel is made from the sdist, as anyone else would make it.
+dist: book  ## Put the wheel, the sdist and the built book into dist/
+	rm -rf dist
+	$(BIN)/python -c 'from setuptools.build_meta import build_sdist; build_sdist("dist")'
+	$(PIP) wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
+	$(BIN)/python -c 'from shutil import make_archive; make_archive("dist/hyla-repro-book", "zip", "book/_build/html")'
 
 clean:  ## Remove the built book, so that the next one is made from nothing
 	rm -rf book/_build

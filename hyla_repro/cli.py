@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hyla_repro import __version__, paths
 from hyla_repro.book import commands
 from hyla_repro.book.commands import Device, Preset
 from hyla_repro.book.notebook import check_device
 from hyla_repro.errors import DataError, DivergedError, MissingPackageError, UnfinishedError, choose
-from hyla_repro.paths import runs_folder
-from hyla_repro.studies import PRESETS, chapters, experiments, with_runs
+from hyla_repro.studies import PRESETS, chapters, experiments, kept_steps, with_runs
 from hyla_repro.studies.study import once
 from hyla_repro.training.process import STOPPED, exit_on_signal, run_siblings
 
@@ -27,6 +27,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(commands.app)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="say which version and commit this is")] = False,
+) -> None:
+    if version:
+        typer.echo(f"hyla-repro {__version__}" + (f", commit {paths.commit()}" if paths.CHECKOUT else ""))
+        raise typer.Exit
+
+
+def _committed() -> set[str]:
+    """Return the identities of committed runs; an installed package has none, and says so."""
+    from hyla_repro.ledger.data_folder import DataFolder
+
+    if not paths.PROJECT:
+        typer.echo(f"an installed package has no results; those of the book come with `git clone {paths.REPOSITORY}`")
+    return DataFolder().run_ids()
 
 
 @app.command()
@@ -53,10 +71,9 @@ def run(
     for name, value, least in (("threads", threads, 1), ("processes", processes, 0)):
         if value < least:
             raise ValueError(f"{name}={value} is too small: use at least {least}")
-    from hyla_repro.ledger.data_folder import DataFolder
     from hyla_repro.ledger.runs import Ledger
 
-    committed = set() if again else DataFolder().run_ids()
+    committed = set() if again else _committed()
     states = Ledger().states(wanted)
     candidates = [run for run in wanted if run.id not in committed]
     missing = [run for run in candidates if states[run.id] not in ("done", "diverged")]
@@ -120,7 +137,7 @@ def _train(candidates: "list[Experiment]", device: str, seconds: float | None, t
 
     torch.set_num_threads(threads)
     try:
-        train(candidates, device=device, budget_seconds=seconds)
+        train(candidates, device=device, budget_seconds=seconds, keep=kept_steps)
     except KeyboardInterrupt:
         raise SystemExit(130) from None  # typer has an answer of its own to the other
 
@@ -147,11 +164,10 @@ def status(preset: Annotated[str, typer.Option(help="smoke, laptop, paper or all
     """Show how many runs of each figure are finished, committed, paused, in training, damaged or missing."""
     from collections import Counter
 
-    from hyla_repro.ledger.data_folder import DataFolder
     from hyla_repro.ledger.runs import Ledger
 
     presets = PRESETS if choose("preset", preset, ["all", *PRESETS]) == "all" else [preset]
-    ledger, committed = Ledger(), DataFolder().run_ids()
+    ledger, committed = Ledger(), _committed()
     typer.echo(f"runs in {ledger.root}")
     for name in presets:
         states = ledger.states(experiments("all", name))
@@ -176,8 +192,12 @@ def export_command(
     from hyla_repro.ledger.archive import export_runs
     from hyla_repro.ledger.runs import Ledger
 
-    paths = export_runs(_runs_of(figure, preset), Ledger(), folder, int(part * 2**20))
-    typer.echo(f"wrote {len(paths)} files to {folder}; there, `hyla-repro import` takes them in")
+    ledger = Ledger()
+    written = export_runs(_runs_of(figure, preset), ledger, folder, int(part * 2**20))
+    if not written:
+        typer.echo(f"nothing to export: {ledger.root} has no runs of {figure} at preset {preset}", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"wrote {len(written)} files to {folder}; there, `hyla-repro import` takes them in")
 
 
 @app.command("import")
@@ -206,15 +226,17 @@ def text_command(
 def main() -> None:
     """Run the command line; errors that a user can mend are one line on stderr and an exit code.
 
-    1: a chapter did not run to its end. 2: a wrong word, or damaged files. 65: a loss was not finite. 74: a file or
-    folder cannot be read or written. 75: others are training all that is missing. 130, 143: stopped by SIGINT, SIGTERM.
+    1: a chapter did not run to its end, or there is nothing to export. 2: a wrong word, damaged files, or no repository
+    for a command that needs it. 65: a loss was not finite. 74: a file or folder cannot be read or written. 75: others
+    are training all that is missing. 130, 143: stopped by SIGINT, SIGTERM.
     """
     try:
         with exit_on_signal():
             app()
     except SystemExit as stopped:
         if stopped.code in STOPPED:
-            typer.echo(f"stopped; what was trained is in {runs_folder()}. Go on with: {_this_command()}", err=True)
+            where = paths.runs_folder()
+            typer.echo(f"stopped; what was trained is in {where}. Go on with: {_this_command()}", err=True)
         raise
     except UnfinishedError as error:
         typer.echo(f"error: {error}", err=True)

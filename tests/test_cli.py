@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hyla_repro import cli
+import hyla_repro
+from hyla_repro import cli, paths
 from hyla_repro.cli import main
 
 
@@ -73,6 +74,44 @@ def test_processes_are_called_as_this_one_was(monkeypatch: pytest.MonkeyPatch, c
 def test_verify_checks_the_committed_files(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, "verify") == 0
     assert "files are as they were collected" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["status"], ["report"], ["verify"], ["collect"], ["run", "fig2c", "--plan"]])
+def test_without_a_manifest_the_advice_is_what_brings_it_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str]
+) -> None:
+    """And no other command of these, which would only say the same."""
+    monkeypatch.setenv("HYLA_REPRO_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
+    assert call(monkeypatch, *words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / "data" / "manifest.json") in line
+    assert line.endswith("restore it with `git checkout data/manifest.json`")
+
+
+@pytest.mark.parametrize("words", [["notebook", "fig1"], ["reproduce", "fig1"]])
+def test_a_chapter_without_papermill_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "papermill", None)
+    assert call(monkeypatch, *words, "--output", str(tmp_path)) == 2
+    assert capsys.readouterr().err == "error: running a chapter needs papermill: `pip install hyla-repro[book]`\n"
+
+
+def test_an_export_of_nothing_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HYLA_REPRO_RUNS", str(tmp_path / "runs"))
+    assert call(monkeypatch, "export", str(tmp_path / "out"), "--figure", "fig2c") == 1
+    captured = capsys.readouterr()
+    assert captured.err == f"nothing to export: {tmp_path / 'runs'} has no runs of fig2c at preset paper\n"
+    assert not captured.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_version_tells_the_commit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"hyla-repro {hyla_repro.__version__}, commit {paths.commit()}\n"
 
 
 def test_budget_stops_saves_and_says_what_is_left(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The files that set the project up agree: pyproject, lock, conda environment, Makefile, workflows, citation."""
 
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import hyla_repro
+from hyla_repro.paths import REPOSITORY
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -147,6 +149,21 @@ def test_version_is_the_same_everywhere() -> None:
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
     assert newest is not None
     assert newest[1] == hyla_repro.__version__
+
+
+def test_zenodo_is_told_what_the_citation_says() -> None:
+    zenodo = json.loads((ROOT / ".zenodo.json").read_text())
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    same = ("title", "version", "license", "keywords")
+    assert {name: zenodo[name] for name in same} == {name: citation[name] for name in same}
+    assert zenodo["upload_type"] == citation["type"]
+    assert zenodo["creators"] == citation["authors"]
+    (related,), (paper,) = zenodo["related_identifiers"], citation["preferred-citation"]["identifiers"]
+    assert related["identifier"] == paper["value"]
+
+
+def test_refusals_name_the_repository_of_the_project() -> None:
+    assert PROJECT["urls"]["Source"] == REPOSITORY
 
 
 def test_installed_package_is_this_one() -> None:

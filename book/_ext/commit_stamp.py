@@ -5,7 +5,6 @@ the build or others change meanwhile must not give its pages different stamps.
 """
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,15 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 
+from hyla_repro.paths import commit
+
 ROOT = Path(__file__).resolve().parents[2]
 _MARK = re.compile(r"\{\{ *commit *\}\}")
 
 
-def commit(root: Path = ROOT) -> str:
-    """Return the commit, with `-dirty` for uncommitted changes, or `unknown` outside a checkout."""
-    # An unpacked archive may lie inside another project's checkout, whose commit would be a lie.
-    if not (root / ".git").exists():
-        return "unknown"
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-
-
 def stamp_footer(app: Sphinx, config: Config) -> None:
     """Put the commit below every page; this rewrites pages when it changes, but executes nothing."""
-    stamp = config.commit_stamp = commit()  # type: ignore[attr-defined]
+    stamp = config.commit_stamp = commit(ROOT)  # type: ignore[attr-defined]
     shown = f"<code>{stamp}</code>"
     repository = config.html_theme_options.get("repository_url")
     if repository and re.fullmatch("[0-9a-f]+", stamp):

@@ -3,14 +3,15 @@
 from collections.abc import Iterable, Sequence
 from itertools import product
 from math import isclose
+from typing import Any
 
 import pandas as pd
 
 from hyla_repro.experiment import Experiment
-from hyla_repro.ledger.data_folder import RUNS, table_name
-from hyla_repro.ledger.runs import MODEL, Ledger
+from hyla_repro.ledger.data_folder import RUNS, model_name, table_name
+from hyla_repro.ledger.runs import Ledger
 from hyla_repro.results.analysis import Analysis
-from hyla_repro.results.store import CURVES, Store, curve, model_name, row
+from hyla_repro.results.store import CURVES, Store, curve, row
 from hyla_repro.studies import chapters, experiments, kept
 from hyla_repro.studies.study import once
 
@@ -18,9 +19,9 @@ from hyla_repro.studies.study import once
 _LARGEST_MODEL = 2_000_000
 
 
-def _by_shape(models: Iterable[tuple[Experiment, bytes]], device: str) -> list[list[tuple[Experiment, bytes]]]:
+def _by_shape(models: Iterable[tuple[Experiment, Any]], device: str) -> list[list[tuple[Experiment, Any]]]:
     """Group runs whose codes are collected together: on a CPU, which is no faster with stacks, each alone."""
-    groups: dict[str, list[tuple[Experiment, bytes]]] = {}
+    groups: dict[str, list[tuple[Experiment, Any]]] = {}
     for run, weights in models:
         groups.setdefault(run.id if device == "cpu" else run.shape, []).append((run, weights))
     return list(groups.values())
@@ -44,8 +45,9 @@ def collect(store: Store | None = None, presets: Sequence[str] = ("laptop", "pap
     # A run that was trained again, on another machine or by older code, has other weights than its row tells of.
     same = [run for run in finished if run.id in committed
             and isclose(ledger.result(run)["train_loss"], committed[run.id]["train_loss"], rel_tol=1e-12)]  # fmt: skip
+    here = [*done, *same]
     held = [run for run in known if run.id in committed and run not in same and model_name(run) in store.manifest()]
-    files = _tables(done, presets, store, ledger) | _analyses([*done, *same, *held], presets, store, ledger, device)
+    files = _tables(done, presets, store, ledger) | _analyses(here, held, presets, store, device)
     if not files:
         return f"nothing new: {len(committed)} runs are committed"
     store.write(files)
@@ -67,30 +69,36 @@ def _tables(done: Sequence[Experiment], presets: Sequence[str], store: Store, le
 
 
 def _analyses(
-    finished: Sequence[Experiment], presets: Sequence[str], store: Store, ledger: Ledger, device: str
+    here: Sequence[Experiment], held: Sequence[Experiment], presets: Sequence[str], store: Store, device: str
 ) -> dict[str, bytes]:
-    """Return the tables computed from weights with the runs that they lack, and weights that are new, by file."""
+    """Return the tables computed from weights with the runs that they lack, and weights that are new, by file.
+
+    Args:
+        here: runs whose weights are the ledger's.
+        held: runs whose weights are committed, whatever the ledger has of them.
+    """
+    source = dict.fromkeys((run.id for run in here), store)
+    source |= dict.fromkeys((run.id for run in held), Store(store.folder, committed_only=True))
     files: dict[str, bytes] = {}
-    held = store.manifest()
     keep = {run.id for preset in presets for run in kept(preset)}
-
-    def weights(run: Experiment) -> bytes:
-        return store.read(model_name(run)) if model_name(run) in held else ledger.read(run, MODEL)
-
-    files |= _small((run, weights(run)) for run in finished if run.id in keep and model_name(run) not in held)
+    files |= _new_weights((run for run in here if run.id in keep), store)
     for analysis, identities in shown_by(presets).items():
         table = store.table(analysis.table)
         wanted = identities - set(table["id"])
-        models = [(run, weights(run)) for run in finished if run.id in wanted]
-        if models:
+        shown = [run for run in (*here, *held) if run.id in wanted]
+        if shown:
+            models = [(run, source[run.id].weights(run, analysis)) for run in shown]
             parts = [analysis.make(*zip(*stack, strict=True), device) for stack in _by_shape(models, device)]
             files[analysis.table] = _append(table, parts)
-            files |= _small((run, content) for run, content in models if model_name(run) not in held)
+            files |= _new_weights((run for run in here if run.id in wanted), store)
     return files
 
 
-def _small(models: Iterable[tuple[Experiment, bytes]]) -> dict[str, bytes]:
-    return {model_name(run): weights for run, weights in models if len(weights) <= _LARGEST_MODEL}
+def _new_weights(runs: Iterable[Experiment], store: Store) -> dict[str, bytes]:
+    """Return the weights of runs that are not committed yet, but for large ones."""
+    held = store.manifest()
+    models = {model_name(run): store.model(run) for run in runs if model_name(run) not in held}
+    return {name: weights for name, weights in models.items() if weights and len(weights) <= _LARGEST_MODEL}
 
 
 def shown_by(presets: Iterable[str]) -> dict[Analysis, set[str]]:

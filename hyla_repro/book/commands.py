@@ -1,6 +1,8 @@
 """Commands that go over results and chapters: collect, compute, verify, report, pictures, lock, notebook, reproduce."""
 
 import time
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +10,7 @@ import typer
 
 from hyla_repro.book.notebook import check_device, execute
 from hyla_repro.errors import choose
+from hyla_repro.ledger.data_folder import DataFolder, require_project
 from hyla_repro.studies import pages
 
 app = typer.Typer()
@@ -15,7 +18,23 @@ Preset = Annotated[str, typer.Option(help="smoke (seconds), laptop (CPU hours) o
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
 
 
-@app.command()
+def _command(name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a command that works on the folders of the book, and says so where there are none."""
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        called = name or function.__name__
+
+        @wraps(function)
+        def checked(*arguments: Any, **options: Any) -> None:
+            require_project(f"`hyla-repro {called}`")
+            function(*arguments, **options)
+
+        return app.command(called)(checked)
+
+    return add
+
+
+@_command()
 def collect(device: Device = "cpu") -> None:
     """Add finished laptop and paper runs to the tables in data/."""
     from hyla_repro.book.collect import collect as collect_runs
@@ -23,7 +42,7 @@ def collect(device: Device = "cpu") -> None:
     typer.echo(collect_runs(device=check_device(device)))
 
 
-@app.command("compute")
+@_command("compute")
 def compute_command(
     figure: Annotated[str, typer.Argument(help="a figure with tables that need no trained run")],
     again: Annotated[bool, typer.Option("--again", help="also what is in data/ already")] = False,
@@ -37,15 +56,13 @@ def compute_command(
     typer.echo(compute(figure, again=again))
 
 
-@app.command()
+@_command()
 def verify() -> None:
     """Check every file of data/ against its digest."""
-    from hyla_repro.ledger.data_folder import DataFolder
-
     typer.echo(f"{DataFolder().verify()} files are as they were collected")
 
 
-@app.command()
+@_command()
 def report() -> None:
     """Write book/report.md and the README's verdict table from the committed results."""
     from hyla_repro.book.report import write
@@ -54,7 +71,7 @@ def report() -> None:
         typer.echo(f"wrote {path}")
 
 
-@app.command()
+@_command()
 def lock(
     why: Annotated[str, typer.Option(help="a sentence: what is locked, or why a rule changes")],
     known: Annotated[bool, typer.Option(help="whether runs that decide these rules are finished")] = True,
@@ -62,14 +79,13 @@ def lock(
     """Write new and changed rules of claims into data/rules.lock; no claim may vanish."""
     from hyla_repro.book.lock import add, reported
     from hyla_repro.book.verdicts import claims
-    from hyla_repro.ledger.data_folder import DataFolder
     from hyla_repro.paths import BOOK
 
     added = add(claims(), DataFolder(), reported((BOOK / "report.md").read_text()), known, why)
     typer.echo(f"locked {', '.join(added) or 'nothing new'}")
 
 
-@app.command()
+@_command()
 def pictures(check: Annotated[bool, typer.Option("--check", help="compare only")] = False) -> None:
     """Copy over figures/ what the book drew and looks different; with --check, exit 1 if there is any."""
     from hyla_repro.book.pictures import differences, refresh
@@ -84,7 +100,7 @@ Parameters = Annotated[list[str] | None, typer.Option("--parameter", "-p", help=
 Output = Annotated[Path, typer.Option(help="folder of the executed notebooks")]
 
 
-@app.command("notebook")
+@_command("notebook")
 def notebook_command(
     figure: Annotated[str, typer.Argument(help="a figure")],
     parameter: Parameters = None,
@@ -94,7 +110,7 @@ def notebook_command(
     typer.echo(execute(figure, dict(_parse(text) for text in parameter or []), output / f"{figure}.ipynb"))
 
 
-@app.command()
+@_command()
 def reproduce(
     figure: Annotated[str, typer.Argument(help="a figure, or all")] = "all",
     preset: Preset = "smoke",

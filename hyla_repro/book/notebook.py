@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from hyla_repro import paths
-from hyla_repro.errors import UnfinishedError, choose
-from hyla_repro.studies import find_chapter
+from hyla_repro.errors import MissingPackageError, UnfinishedError, choose
+from hyla_repro.studies import find_chapter, kept_steps
 
 if TYPE_CHECKING:
     from hyla_repro.book.shown import Shown
@@ -76,7 +76,7 @@ def start(figure: str, namespace: Mapping[str, Any]) -> "Shown":
         from hyla_repro.training.loop import train
 
         committed = DataFolder().run_ids()
-        train([run for run in shown.wanted if run.id not in committed], device=shown.device)
+        train([run for run in shown.wanted if run.id not in committed], device=shown.device, keep=kept_steps)
     return shown
 
 
@@ -93,11 +93,15 @@ def execute(figure: str, parameters: Mapping[str, Any], output: Path) -> Path:
     Raises:
         ValueError: unknown or impossible parameters, before a kernel starts.
         papermill.PapermillExecutionError: a cell failed.
+        MissingPackageError: without `hyla-repro[book]`.
         UnfinishedError: the kernel died, or cells were left out.
     """
     check(figure, parameters)
-    import papermill
-    from nbclient.exceptions import DeadKernelError
+    try:
+        import papermill
+        from nbclient.exceptions import DeadKernelError
+    except ImportError:
+        raise MissingPackageError("running a chapter needs papermill: `pip install hyla-repro[book]`") from None
 
     source, part = page_of(figure), output.with_suffix(".part.ipynb")
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
 from hyla_repro.files import sha256, unseal
 from hyla_repro.files import write_atomically as write
-from hyla_repro.ledger.runs import CURVE, DIVERGED, MODEL, RESULT, Ledger, checkpoint_step, is_sound_checkpoint
+from hyla_repro.ledger.runs import ALONG, CURVE, DIVERGED, MODEL, RESULT, Ledger, checkpoint_step, is_sound_checkpoint
 
 _FOLDER = re.compile(r"[a-z0-9_]+-[a-z0-9_]+-(?P<id>[0-9a-f]{12})")
 _CHECKPOINT = re.compile(r"checkpoint-\d{8,}-[0-9a-f]{32}\.safetensors")
@@ -31,7 +31,7 @@ def _files(run: Experiment, ledger: Ledger) -> dict[str, bytes]:
     """Return what goes on the way: a finished run's files, result last, or the newest sound checkpoint."""
     folder, state = ledger.folder(run), ledger.state(run)
     if state == "done":
-        return {name: (folder / name).read_bytes() for name in (MODEL, CURVE, RESULT)}
+        return {name: (folder / name).read_bytes() for name in (*ledger.result(run)["files"], RESULT)}
     if state == "diverged":
         return {DIVERGED: (folder / DIVERGED).read_bytes()}
     for path in sorted(folder.glob("checkpoint-*.safetensors"), reverse=True):
@@ -79,7 +79,7 @@ def _members(path: Path) -> Iterator[tuple[str, str, bytes]]:
         with tarfile.open(path) as archive:
             for member in archive:
                 folder, _, name = member.name.partition("/")
-                known = name in (RESULT, CURVE, MODEL, DIVERGED) or _CHECKPOINT.fullmatch(name)
+                known = name in (RESULT, CURVE, MODEL, ALONG, DIVERGED) or _CHECKPOINT.fullmatch(name)
                 if not (member.isfile() and _FOLDER.fullmatch(folder) and known and member.size <= _LARGEST):
                     raise DataError(f"{path} holds {member.name!r}, which is no file of a run: nothing of it was used")
                 file = archive.extractfile(member)

@@ -4,15 +4,17 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyla_repro import paths
 from hyla_repro.errors import DataError
 from hyla_repro.files import sha256, write_atomically
 
+if TYPE_CHECKING:
+    from hyla_repro.experiment import Experiment
+
 MANIFEST, RUNS = "manifest.json", "runs.csv"
 _STAGING, _READY = ".staging", ".ready"
-_ADVICE = "restore it with `git checkout data`, or make it again with `hyla-repro collect`"
-
 
 # The task whose tables are older than the others and bear no task's name; every other task needs no entry here.
 _UNNAMED = "fuzzy_logic"
@@ -21,6 +23,21 @@ _UNNAMED = "fuzzy_logic"
 def table_name(name: str, task: str) -> str:
     """Return the file of a table for the runs of one task, which have columns of their own."""
     return name if task == _UNNAMED else f"{task}_{name}"
+
+
+def model_name(run: "Experiment") -> str:
+    """Return the file of a run's weights."""
+    return f"models/{run.id}.safetensors"
+
+
+def require_project(what: str) -> None:
+    """Refuse what works on the book and all of its results where there is only an installed package.
+
+    Raises: DataError saying how to get them.
+    """
+    if not paths.PROJECT:
+        raise DataError(f"{what} needs the book and all of its results, which are no part of an installed package: "
+                        f"`git clone {paths.REPOSITORY}`, and call it there")  # fmt: skip
 
 
 class DataFolder:
@@ -41,7 +58,7 @@ class DataFolder:
         try:
             return json.loads((self.folder / MANIFEST).read_text())
         except (OSError, ValueError) as error:
-            raise DataError(f"{self.folder / MANIFEST} cannot be read ({error}): {_ADVICE}") from error
+            raise DataError(f"{self.folder / MANIFEST} cannot be read ({error}): {self._advice(MANIFEST)}") from error
 
     def read(self, name: str) -> bytes:
         """Return a committed file.
@@ -50,14 +67,20 @@ class DataFolder:
         """
         path, digests = self.folder / name, self.manifest()
         if name not in digests:
-            raise DataError(f"{path} is not listed in {MANIFEST}, which has {', '.join(sorted(digests))}: {_ADVICE}")
+            raise DataError(f"{path} is not listed in {MANIFEST}, which has {', '.join(sorted(digests))}: "
+                            f"{self._advice(MANIFEST)}")  # fmt: skip
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise DataError(f"{path} cannot be read ({error}): {_ADVICE}") from error
+            raise DataError(f"{path} cannot be read ({error}): {self._advice(name)}") from error
         if sha256(content) != digests[name]:
-            raise DataError(f"{path} was altered since it was collected (its digest differs): {_ADVICE}")
+            raise DataError(f"{path} was altered since it was collected (its digest differs): {self._advice(name)}")
         return content
+
+    def _advice(self, name: str) -> str:
+        """Return how to get a file back; `hyla-repro collect` only adds to files that are whole."""
+        in_package = self.folder == paths.SHIPPED and not paths.CHECKOUT
+        return "install hyla-repro again" if in_package else f"restore it with `git checkout data/{name}`"
 
     def run_ids(self) -> set[str]:
         """Return the identities of the committed runs, of every task."""
@@ -75,7 +98,8 @@ class DataFolder:
         listed = {*digests, MANIFEST, "README.md"}
         strays = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()} - listed
         if strays:
-            raise DataError(f"{self.folder} holds files that {MANIFEST} does not list: {sorted(strays)}: {_ADVICE}")
+            raise DataError(f"{self.folder} holds files that {MANIFEST} does not list: {sorted(strays)}: remove them, "
+                            f"or, if it should list them, {self._advice(MANIFEST)}")  # fmt: skip
         return len(digests)
 
     def write(self, files: dict[str, bytes]) -> None:

@@ -14,6 +14,8 @@ from hyla_repro.ledger import locks
 from hyla_repro.paths import runs_folder
 
 RESULT, CURVE, MODEL, DIVERGED = "result.json", "curve.csv", "model.safetensors", "diverged.json"
+# Weights at steps before the last, of runs that are looked at along training: tensors named STEP/NAME.
+ALONG = "along.safetensors"
 
 
 def checkpoint_name(step: int, content: bytes) -> str:

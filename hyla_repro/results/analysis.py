@@ -15,10 +15,12 @@ class Analysis:
     Args:
         table: its file in data/, with a row or more for the identity (`id`) of each run.
         make: runs of one shape, their weights as safetensors bytes, and a device to the rows, as a DataFrame.
+        along: whether `make` takes, for each run, its weights by step: those kept along training, and the last.
     """
 
     table: str
     make: Callable[..., Any]
+    along: bool = False
 
 
 @dataclass(frozen=True)

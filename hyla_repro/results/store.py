@@ -9,8 +9,8 @@ import pandas as pd
 
 from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
-from hyla_repro.ledger.data_folder import RUNS, DataFolder, table_name
-from hyla_repro.ledger.runs import CURVE, MODEL, Ledger
+from hyla_repro.ledger.data_folder import RUNS, DataFolder, model_name, table_name
+from hyla_repro.ledger.runs import ALONG, CURVE, MODEL, Ledger
 from hyla_repro.results.analysis import Analysis, Computed
 from hyla_repro.training.plan import Timed
 
@@ -75,13 +75,24 @@ class Store(DataFolder):
             return Ledger().read(run, MODEL)
         return self.read(model_name(run)) if model_name(run) in self.manifest() else None
 
+    def weights(self, run: Experiment, analysis: Analysis) -> Any | None:
+        """Return what an analysis is made of for a run, or None where neither data nor ledger has it.
+
+        Weights along training are in the ledger alone.
+        """
+        last = self.model(run)
+        if last is None or not analysis.along:
+            return last
+        here = self._in_ledger(run) and ALONG in Ledger().result(run)["files"]
+        return (_by_step(Ledger().read(run, ALONG)) if here else {}) | {run.steps: last}
+
     def analysis(self, analysis: Analysis, wanted: Iterable[Experiment]) -> pd.DataFrame:
         """Return the rows of a table that is computed from weights, with variant and seed, making missing ones."""
         committed = self.table(analysis.table)
         parts = [committed[:0].assign(variant="", seed=0)]
         for run in wanted:
             part = committed[committed["id"] == run.id]
-            weights = self.model(run) if part.empty or self._model_differs(run) else None
+            weights = self.weights(run, analysis) if part.empty or self._model_differs(run) else None
             if weights is not None:
                 part = analysis.make([run], [weights])
             parts.append(part.assign(variant=run.method, seed=run.seed))
@@ -94,8 +105,15 @@ class Store(DataFolder):
         return table[table["id"].isin(computed.wanted())].reset_index(drop=True)
 
 
-def model_name(run: Experiment) -> str:
-    return f"models/{run.id}.safetensors"
+def _by_step(content: bytes) -> dict[int, bytes]:
+    """Return the weights at each step of what a run kept along training."""
+    import safetensors.torch
+
+    parts: dict[int, dict[str, Any]] = {}
+    for name, tensor in safetensors.torch.load(content).items():
+        step, _, weight = name.partition("/")
+        parts.setdefault(int(step), {})[weight] = tensor
+    return {step: safetensors.torch.save(parts[step]) for step in sorted(parts)}
 
 
 def row(run: Experiment, ledger: Ledger) -> dict:

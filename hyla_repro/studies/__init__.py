@@ -14,17 +14,18 @@ from hyla_repro.studies.attention_paths import ATTENTION_PATHS
 from hyla_repro.studies.fuzzy_logic import FUZZY_LOGIC
 from hyla_repro.studies.idea import IDEA
 from hyla_repro.studies.language import LANGUAGE
+from hyla_repro.studies.layer_drop import LAYER_DROP
 from hyla_repro.studies.primal_dual import PRIMAL_DUAL
 from hyla_repro.studies.sraven import SRAVEN
 from hyla_repro.studies.study import PRESETS, Chapter, Study, once
 
 __all__ = [
-    "PRESETS", "STUDIES", "Chapter", "Study", "add", "chapters", "experiments", "find_chapter", "kept", "pages",
-    "study_of", "with_runs",
+    "PRESETS", "STUDIES", "Chapter", "Study", "add", "chapters", "experiments", "find_chapter", "kept", "kept_steps",
+    "pages", "study_of", "with_runs",
 ]  # fmt: skip
 
 STUDIES: list[Study] = [
-    IDEA, FUZZY_LOGIC, SRAVEN, ABLATIONS, LANGUAGE, AAREN, PRIMAL_DUAL, ATTENTION_PATHS,
+    IDEA, FUZZY_LOGIC, SRAVEN, ABLATIONS, LANGUAGE, AAREN, PRIMAL_DUAL, ATTENTION_PATHS, LAYER_DROP,
 ]  # fmt: skip
 
 
@@ -84,6 +85,11 @@ def experiments(figure: str, preset: str) -> list[Experiment]:
 def kept(preset: str) -> list[Experiment]:
     """Return the runs whose weights are committed, besides those that analyses are made of."""
     return [run for study in STUDIES if study.kept for run in study.kept(preset)]
+
+
+def kept_steps(run: Experiment) -> set[int]:
+    """Return the steps before the last whose weights a run keeps while it is trained."""
+    return {step for study in STUDIES if study.along for step in study.along(run)}
 
 
 def study_of(task: str) -> Study:

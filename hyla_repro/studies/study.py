@@ -62,6 +62,7 @@ class Study:
         claims: the paper's statements that it decides, given the store of published numbers.
         main: preset to the runs of the main comparison, which are trained before all others.
         kept: preset to the runs whose weights are committed, besides those that analyses are made of.
+        along: a run to the steps whose weights training keeps, for analyses along training.
         task: what its models are trained on, by the name that `TASKS` has.
         build: preset, method and seed to the run of the main comparison, for any method.
         reported_minutes: what the paper reports a run takes on its GPU, least and most.
@@ -73,6 +74,7 @@ class Study:
     claims: "Callable[[Store | None], list[Claim]]" = _no_claims
     main: Callable[[str], list[Experiment]] | None = None
     kept: Callable[[str], list[Experiment]] | None = None
+    along: Callable[[Experiment], tuple[int, ...]] | None = None
     task: str | None = None
     build: Callable[[str, str, int], Experiment] | None = None
     reported_minutes: tuple[float, float] | None = None

@@ -31,6 +31,10 @@ class TaskSettings(Protocol):
         """What the scores are called."""
 
     @property
+    def short_name(self) -> str:
+        """What the task is called in the names of trained models."""
+
+    @property
     def summary(self) -> str:
         """The settings in a few words, but for the seed."""
 

@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,16 +15,19 @@ from tqdm.auto import tqdm
 from hyla_repro.errors import DivergedError
 from hyla_repro.experiment import Experiment
 from hyla_repro.ledger.locks import is_sibling
-from hyla_repro.ledger.runs import CURVE, MODEL, Ledger, RunLockedError
+from hyla_repro.ledger.runs import ALONG, CURVE, MODEL, Ledger, RunLockedError
 from hyla_repro.training.memory import stack_size
 from hyla_repro.training.process import catch_signals, keep_freed_memory
 from hyla_repro.training.provenance import compiler_available, provenance
-from hyla_repro.training.stack import Stack, facts_of
+from hyla_repro.training.resuming import resumable
+from hyla_repro.training.stack import Stack, kept_of
 
 _CURVE_POINTS, _CURVE_SPACING = 20, 30
 _CURVE_SEQUENCES = 1000
 _CHECKPOINT_SECONDS = 60.0
 _COMPILE_FROM_STEPS = 2000
+# A run to the steps whose weights it keeps, besides the last; this is no part of what it is.
+Keep = Callable[[Experiment], Collection[int]]
 
 
 def _look_every(device: str) -> int:
@@ -40,7 +43,7 @@ def _stack_size(runs: Sequence[Experiment], device: str) -> int:
 class _Training:
     """A stack on its way: what is recorded of every run beside its numbers, and which of them diverged."""
 
-    def __init__(self, runs: Sequence[Experiment], device: str, use_compiler: bool) -> None:
+    def __init__(self, runs: Sequence[Experiment], device: str, use_compiler: bool, keep: Keep) -> None:
         self.look_every = _look_every(device)
         self.stack = Stack(runs, device, use_compiler, self.look_every)
         self.runs, self.device = list(runs), device
@@ -50,6 +53,7 @@ class _Training:
         self.curves: list[list[dict[str, float]]] = [[] for _ in runs]
         self.last_finite: list[float | None] = [None for _ in runs]
         self.diverged: dict[int, DivergedError] = {}
+        self.keep, self.kept = [keep(run) for run in runs], [dict[str, torch.Tensor]() for _ in runs]
         self._ends: dict[int, dict[str, Any]] = {}
         self._looked = 0
 
@@ -70,6 +74,10 @@ class _Training:
             self._look()
         if record and self.going:
             self._record()
+        for index in self.going:
+            if self.step in self.keep[index]:
+                named = self.stack.state_dict(index)
+                self.kept[index] |= {f"{self.step}/{name}": weight.clone() for name, weight in named.items()}
 
     def _look(self) -> None:
         for offset, losses in enumerate(self.stack.recent(self.step - self._looked)):
@@ -106,12 +114,12 @@ class _Training:
         for index in self.going:
             facts = {"seconds": self.seconds, "curve": self.curves[index], "last_finite": self.last_finite[index],
                      "end": self._ends.get(index)}  # fmt: skip
-            ledger.save_checkpoint(self.runs[index], self.step, self.stack.to_bytes(index, facts))
+            ledger.save_checkpoint(self.runs[index], self.step, self.stack.to_bytes(index, facts, self.kept[index]))
 
     def load(self, contents: Sequence[bytes]) -> None:
         """Set every run to its checkpoint; all must be of one step."""
         for index, content in enumerate(contents):
-            facts = self.stack.from_bytes(index, content)
+            facts, self.kept[index] = self.stack.from_bytes(index, content), kept_of(content)
             self.seconds, self.curves[index], self.last_finite[index] = (
                 facts[name] for name in ("seconds", "curve", "last_finite")
             )
@@ -136,6 +144,8 @@ class _Training:
         for index in self.going:
             curve, weights = self.curves[index], safetensors.torch.save(self.stack.state_dict(index))
             files = {MODEL: weights, CURVE: pd.DataFrame(curve).to_csv(index=False).encode()}
+            if self.kept[index]:
+                files[ALONG] = safetensors.torch.save(self.kept[index])
             result = {**self._ends[index], "train_loss": curve[-1]["train_loss"], "provenance": facts}
             ledger.commit(self.runs[index], files, result)
 
@@ -147,12 +157,13 @@ def _train_stack(
     device: str,
     stop: Callable[[], bool],
     progress: bool,
+    keep: Keep,
 ) -> list[DivergedError]:
     """Train locked runs of one shape from checkpoints of one step, or from the start without any."""
     keep_freed_memory()
     # TensorFloat-32 only where a run's identity says so, whatever the process was told before.
     torch.set_float32_matmul_precision("high" if runs[0].precision == "tf32" else "highest")
-    training = _Training(runs, device, runs[0].steps >= _COMPILE_FROM_STEPS and compiler_available(device))
+    training = _Training(runs, device, runs[0].steps >= _COMPILE_FROM_STEPS and compiler_available(device), keep)
     if contents:
         training.load(contents)
     started = saved = time.monotonic()
@@ -185,27 +196,6 @@ def _train_stack(
     return list(training.diverged.values())
 
 
-def _resumable(runs: Sequence[Experiment], ledger: Ledger) -> list[tuple[list[Experiment], list[bytes]]]:
-    """Split runs into parts that can go on together: from a step that all of a part have a sound checkpoint of.
-
-    A process that dies between two files of one checkpoint leaves some runs one checkpoint behind the others. All
-    keep the one before, so they go on from there together, as if it had died earlier.
-    """
-    found = []
-    for run in runs:
-        checkpoints, damaged = ledger.load_checkpoints(run)
-        for path in damaged:
-            tqdm.write(f"checkpoint {path} is damaged; using the one before it")
-        found.append({facts_of(content)["step"]: content for content in checkpoints})
-    common = set.intersection(*map(set, found))
-    steps = [max(common or contents, default=0) for contents in found]
-    return [
-        ([run for run, at in zip(runs, steps, strict=True) if at == step],
-         [contents[step] for contents, at in zip(found, steps, strict=True) if at == step > 0])
-        for step in dict.fromkeys(steps)
-    ]  # fmt: skip
-
-
 def _stacks(experiments: Sequence[Experiment], device: str) -> list[list[Experiment]]:
     """Group runs of equal shape into stacks of the size that the device is best at, in the order of their first."""
     groups: dict[str, list[Experiment]] = {}
@@ -225,6 +215,7 @@ def train(
     device: str = "cpu",
     budget_seconds: float | None = None,
     progress: bool = True,
+    keep: Keep = lambda run: (),
 ) -> list[Experiment]:
     """Train the runs that are missing, and return those that still are when the budget is used up.
 
@@ -234,6 +225,7 @@ def train(
 
     Args:
         budget_seconds: stop, saving a checkpoint, after this time.
+        keep: the steps of a run whose weights it keeps in ALONG; runs that are finished get none.
 
     Raises:
         ValueError: a run with precision "tf32" on a CPU.
@@ -256,7 +248,7 @@ def train(
 
         waiting = _stacks(missing, device) if missing else []
         while waiting and not stop():
-            diverged += _train_locked(waiting.pop(0), waiting, ledger, device, stop, progress)
+            diverged += _train_locked(waiting.pop(0), waiting, ledger, device, stop, progress, keep)
     if received:
         raise SystemExit(143) if received[0] == signal.SIGTERM else KeyboardInterrupt
     if diverged:
@@ -271,6 +263,7 @@ def _train_locked(
     device: str,
     stop: Callable[[], bool],
     progress: bool,
+    keep: Keep,
 ) -> list[DivergedError]:
     """Train those runs of a stack that nobody else does; what must be trained apart goes to the front of `waiting`."""
     with ExitStack() as locks:
@@ -286,10 +279,10 @@ def _train_locked(
                 held.append(run)
         if not held:
             return []
-        (part, contents), *others = _resumable(held, ledger)
+        (part, contents), *others = resumable(held, ledger)
         waiting[:0] = [rest for rest, _ in others]
         try:
-            return _train_stack(part, contents, ledger, device, stop, progress)
+            return _train_stack(part, contents, ledger, device, stop, progress, keep)
         except torch.cuda.OutOfMemoryError:
             if len(part) == 1:
                 raise

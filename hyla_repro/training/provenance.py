@@ -2,7 +2,6 @@
 
 import platform
 import shutil
-import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from hyla_repro.paths import CODE
+from hyla_repro.paths import commit
 
 
 def compiler_available(device: str) -> bool:
@@ -28,15 +27,6 @@ def device_name(device: str) -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def commit() -> str:
-    """Return the code's commit, with `-dirty` for uncommitted changes, or `unknown` outside git."""
-    command = ["git", "-C", str(CODE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
 
 
 def provenance(device: str, compiled: bool) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A stack: runs of one shape trained as one program, with a leading run axis on weights, moments and data."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import safetensors.torch
@@ -20,7 +20,7 @@ from hyla_repro.training.compiler import Program, Programs, compile_programs, un
 from hyla_repro.training.optimizer import BETAS, EPSILON, decays, schedule
 
 CHUNK = 500
-_STATE = ("model", "exp_avg", "exp_avg_sq")
+_STATE, _KEPT = ("model", "exp_avg", "exp_avg_sq"), "kept/"
 
 
 def dropout_scales(
@@ -243,9 +243,13 @@ class Stack:
         """Return the weights of one run, as `Transformer.load_state_dict` takes them."""
         return {name: value.cpu().contiguous() for name, value in self._named(self.weights[index]).items()}
 
-    def to_bytes(self, index: int, facts: dict[str, Any]) -> bytes:
-        """Serialise all that a run's next step depends on, as safetensors (no pickle), with facts of the caller's."""
-        tensors = {"loss_sum": self.loss_sum[index].cpu()}
+    def to_bytes(self, index: int, facts: dict[str, Any], kept: Mapping[str, Tensor] | None = None) -> bytes:
+        """Serialise all that a run's next step depends on, as safetensors (no pickle), with facts of the caller's.
+
+        Args:
+            kept: tensors to store besides, which `kept_of` gives back.
+        """
+        tensors = {"loss_sum": self.loss_sum[index].cpu()} | {f"{_KEPT}{name}": x for name, x in (kept or {}).items()}
         for kind, stacked in zip(_STATE, (self.weights, self.first, self.second), strict=True):
             named = self._named(stacked[index].cpu())
             tensors |= {f"{kind}/{name}": value.contiguous() for name, value in named.items()}
@@ -281,3 +285,9 @@ def facts_of(content: bytes) -> dict[str, Any]:
     """Return the facts in the header of a serialised run."""
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return json.loads(header["__metadata__"]["state"])
+
+
+def kept_of(content: bytes) -> dict[str, Tensor]:
+    """Return the tensors that were stored besides a serialised run's own."""
+    tensors = safetensors.torch.load(content)
+    return {name.removeprefix(_KEPT): tensor for name, tensor in tensors.items() if name.startswith(_KEPT)}

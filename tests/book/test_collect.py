@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import safetensors.torch
 
 from hyla_repro import studies
 from hyla_repro.book import collect as collecting
@@ -13,6 +14,7 @@ from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
 from hyla_repro.ledger.data_folder import RUNS
 from hyla_repro.ledger.runs import Ledger
+from hyla_repro.results.analysis import Analysis
 from hyla_repro.results.store import CURVES, Store, cost, require
 from hyla_repro.results.summary import summarize
 from hyla_repro.studies.fuzzy_logic.runs import DECODING, EMBEDDING, fuzzy_logic
@@ -54,7 +56,7 @@ def test_altered_file_is_refused(store: Store, position: int) -> None:
 
 def test_missing_file_is_named(store: Store) -> None:
     (store.folder / "a.csv").unlink()
-    with pytest.raises(DataError, match=r"a\.csv cannot be read.*hyla-repro collect"):
+    with pytest.raises(DataError, match=r"a\.csv cannot be read.*git checkout data/a\.csv"):
         store.table("a.csv")
 
 
@@ -162,6 +164,31 @@ def test_committed_weights_are_enough_for_tables_that_are_shown_only_now(
     monkeypatch.setenv("HYLA_REPRO_RUNS", str(tmp_path / "empty"))
     assert collect(store) == f"added {DECODING.table}, of runs that were committed"
     assert set(store.table(DECODING.table)["id"]) == {run.id for run in tiny_figures}
+
+
+def test_weights_along_training_reach_the_analysis(
+    tiny_figures: list[Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (run.model_copy(update={"seed": run.seed + 2}) for run in tiny_figures)
+    train([first], progress=False, keep=lambda run: (1, 3))
+    train([second], progress=False)
+    seen: dict[str, list[int]] = {}
+
+    def make(runs: list[Experiment], weights: list[dict[int, bytes]], device: str = "cpu") -> pd.DataFrame:
+        for run, by_step in zip(runs, weights, strict=True):
+            seen[run.id] = list(by_step)
+            assert all(set(safetensors.torch.load(by_step[step])) == set(safetensors.torch.load(by_step[4]))
+                       for step in by_step)  # fmt: skip
+        return pd.DataFrame({"id": [run.id for run in runs]})
+
+    analysis = Analysis("along.csv", make, along=True)
+    chapter = Chapter("along", lambda preset: [first, second] if preset == "laptop" else [], (analysis,))
+    monkeypatch.setattr(studies, "STUDIES", [Study("tiny", "Tiny", (chapter,))])
+    store = Store(tmp_path / "data")
+    store.write({"paper_values.csv": b"figure\n"})
+    collect(store)
+    assert seen == {first.id: [1, 3, 4], second.id: [4]}
+    assert set(store.table("along.csv")["id"]) == set(seen)
 
 
 def test_collected_runs_need_no_ledger_any_more(

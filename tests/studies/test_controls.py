@@ -73,6 +73,10 @@ NO_RUNS = {
          "primal-bn-sraven", "primal-sh-fuzzy-logic", "primal-sh-sraven"), "not all of its methods are trained",
     ),
 }  # fmt: skip
+NO_RUNS |= dict.fromkeys(
+    (f"drop-{name}" for name in ("attention", "cosine", "residual", "joint", "stages", "first", "rank", "flip",
+                                 "flip-heldout")), "no model of eight layers is committed",
+)  # fmt: skip
 # By the names of methods, and by the places along an axis.
 OF_METHODS = {"2c-main", "2c-heldout", "4-hyla-small", "a1-code-twice", "a1-code-twice-mean", "a1-softmax-between",
               "a1-both-components", "a1-experts", "a1-sraven-main", "a1-sraven-order", "a1-sraven-both-components",

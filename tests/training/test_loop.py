@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from hyla_repro.errors import DataError, DivergedError
 from hyla_repro.experiment import Experiment
-from hyla_repro.ledger.runs import CURVE, MODEL, Ledger
+from hyla_repro.ledger.archive import export_runs, import_runs
+from hyla_repro.ledger.runs import ALONG, CURVE, MODEL, Ledger
 from hyla_repro.models.transformer import Transformer, load_model
 from hyla_repro.tasks.fuzzy_logic import FuzzyLogic
 from hyla_repro.training import loop, stack
@@ -215,6 +217,36 @@ def test_stopped_and_resumed_is_bit_identical(
     assert train([run], ledger, budget_seconds=1e5, progress=False) == []
     assert outcome(ledger, run) == expected
     assert not list(ledger.folder(run).glob("checkpoint-*"))
+
+
+def test_weights_along_training_are_those_of_a_run_that_stopped_there(
+    run: Experiment, tmp_path: Path, stop_after: Callable[[int], None]
+) -> None:
+    """They survive a stop, change nothing of the run, and travel with it in archives."""
+    expected, ledger = whole(tmp_path / "whole", run), Ledger(tmp_path / "stopped")
+    keep = {"keep": lambda run: (5, 12, 20), "budget_seconds": 1e5, "progress": False}
+    there = {}
+    for steps in (5, 7, 10):  # at the step, again, and past one
+        stop_after(steps)
+        train([run], ledger, **keep)
+        checkpoint = safetensors.torch.load(ledger.load_checkpoints(run)[0][0])
+        there[len(there)] = {n.removeprefix("model/"): x for n, x in checkpoint.items() if n.startswith("model/")}
+    stop_after(10**9)
+    assert train([run], ledger, **keep) == []
+    assert outcome(ledger, run) == expected
+    along = safetensors.torch.load(ledger.read(run, ALONG))
+    assert {name.split("/")[0] for name in along} == {"5", "12", "20"}
+    for step, place in ((5, 0), (12, 1)):
+        assert all(torch.equal(along[f"{step}/{name}"], weight) for name, weight in there[place].items())
+    assert any((along[f"5/{name}"] != weight).any() for name, weight in there[1].items())
+    other = Ledger(tmp_path / "other")
+    import_runs(export_runs([run], ledger, tmp_path / "parts"), other)
+    assert other.read(run, ALONG) == ledger.read(run, ALONG)
+
+
+def test_runs_that_keep_nothing_have_no_such_file(run: Experiment, ledger: Ledger) -> None:
+    train([run], ledger, progress=False)
+    assert set(ledger.result(run)["files"]) == {MODEL, CURVE}
 
 
 def test_damaged_checkpoint_resumes_from_the_one_before(

@@ -15,5 +15,6 @@ LANGUAGE = Study(
     ),
     claims=later("hyla_repro.studies.language.claims", "claims"),
     main=runs.main,
+    kept=runs.shown,
     build=runs.language,
 )

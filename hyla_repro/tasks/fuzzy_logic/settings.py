@@ -34,6 +34,7 @@ class FuzzyLogicSettings:
 
     n_read = 1
     n_outputs = 1
+    short_name = "fuzzy_logic"
     metric = "R²"
     # Runs of all figures have one size of model, so their names leave it out.
     names_model_size = False

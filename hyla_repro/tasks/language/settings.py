@@ -44,6 +44,10 @@ class LanguageSettings:
         object.__setattr__(self, "evaluation_splits", texts.splits(self.text)[1:])
 
     @property
+    def short_name(self) -> str:
+        return self.text
+
+    @property
     def summary(self) -> str:
         return f"{self.text} by {self.tokenizer}, context {self.context}"
 

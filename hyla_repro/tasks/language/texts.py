@@ -40,7 +40,9 @@ PUBLIC = {
 
 
 def _committed(name: str) -> Path:
-    return paths.DATA / "corpora" / f"{name}.json"
+    # A project of your own may have texts of its own; all others come with the code.
+    own = paths.DATA / "corpora"
+    return (own if own.is_dir() else paths.SHIPPED / "corpora") / f"{name}.json"
 
 
 def prepared_folder(name: str) -> Path:

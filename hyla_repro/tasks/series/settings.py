@@ -65,6 +65,10 @@ class SeriesSettings:
         return DATA_SETS[self.data_set]
 
     @property
+    def short_name(self) -> str:
+        return self.data_set
+
+    @property
     def summary(self) -> str:
         return self.facts.file
 

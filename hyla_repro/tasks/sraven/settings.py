@@ -66,6 +66,10 @@ class SRavenSettings:
             )
 
     @property
+    def short_name(self) -> str:
+        return f"sraven_k{self.n_features}"
+
+    @property
     def summary(self) -> str:
         return f"SRAVEN K={self.n_features} F={self.n_values} G={self.grid_size} held out={self.heldout_fraction}"
 

@@ -1,0 +1,143 @@
+"""Accuracy against dropped modules, what each module does to the stream, and what dropping it alone costs."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from hyla_repro.results.methods import METHODS, NAMES
+from hyla_repro.studies.layer_drop.analysis import KINDS, last_steps, matched, retained, single_losses
+from hyla_repro.studies.style import PALETTE, axes_grid, percent_axis, styled
+
+_TARGETS = {"attn": "attention", "mlp": "MLPs", "block": "blocks", "joint": "attention and MLPs by one scale"}
+_COLORS = dict(zip(_TARGETS, (PALETTE[0], PALETTE[1], PALETTE[7], PALETTE[2]), strict=True))
+_MARKERS = {"attn": "s", "mlp": "^", "block": "o"}
+_TITLES = {"sraven": "SRAVEN", "language": "characters"}
+
+
+def _nothing_yet() -> Figure:
+    figure, axes = axes_grid(1, 1, 7.0, 1.2)
+    axes[0, 0].axis("off")
+    axes[0, 0].text(0.5, 0.5, "no models yet: hyla-repro run drop, then hyla-repro collect", ha="center", va="center")
+    return figure
+
+
+@styled
+def drop(curves: pd.DataFrame) -> Figure:
+    """Draw accuracy against the number of dropped modules, a row per kind of model and a column per method.
+
+    Args:
+        curves: rows of `curve_table` as `analysis.rows` returns them.
+    """
+    if curves.empty:
+        return _nothing_yet()
+    ended = last_steps(curves)
+    models = sorted({(task, layers) for task, layers in zip(ended["task"], ended["n_layers"], strict=True)})[::-1]
+    figure, axes = axes_grid(len(models), len(METHODS), 11.0, 0.8 + 2.6 * len(models))
+    for row, (task, layers) in zip(axes, models, strict=True):
+        part = ended[(ended["task"] == task) & (ended["n_layers"] == layers)]
+        for ax, method in zip(row, METHODS, strict=True):
+            _curves(ax, part[part["variant"] == method])
+            ax.set_title(f"{NAMES[method]}, {_TITLES[task]}, {layers} layers", fontsize=9)
+            ax.set_xticks(range(layers + 1))
+        top = max(ax.get_ylim()[1] for ax in row)
+        for ax in row:
+            ax.set_ylim(0, top)
+        row[0].set_ylabel("accuracy (%)")
+    for ax in axes[-1]:
+        ax.set_xlabel("modules dropped")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=9)
+    return figure
+
+
+def _curves(ax: Axes, part: pd.DataFrame) -> None:
+    for target, label in _TARGETS.items():
+        own = part[(part["target"] == target) & (part["order"] == "score")]
+        for split, line in (("test", "-"), ("heldout", "--")):
+            means = 100 * own.groupby("n")[split].mean()
+            ax.plot(means.index, means, line, color=_COLORS[target], lw=1.5, label=label if line == "-" else None)
+    drawn = part[(part["target"] == "joint") & part["order"].str.startswith("random")]
+    band = 100 * drawn.groupby(["n", "order"])["test"].mean().unstack()
+    if len(band):
+        ax.fill_between(band.index, band.min(axis=1), band.max(axis=1), color="0.85", lw=0, label="random orders")
+    best = 100 * part[part["order"] == "oracle"].groupby("n")["test"].mean()
+    ax.plot(best.index, best, ":", color="0.2", label="best subset")
+    ax.set_xlim(0, part["n_layers"].max() if len(part) else 1)
+    ax.grid(axis="y", color="0.9")
+
+
+@styled
+def heat(scores: pd.DataFrame) -> Figure:
+    """Draw S of every module of the deepest SRAVEN models: a column per method, a row per stage of training.
+
+    Args:
+        scores: rows of `score_table` as `analysis.rows` returns them.
+    """
+    own = scores[scores["task"] == "sraven"] if len(scores) else scores
+    if own.empty:
+        return _nothing_yet()
+    own = own[own["n_layers"] == own["n_layers"].max()]
+    stages = sorted(own["step"].unique())
+    figure, axes = axes_grid(len(stages), len(METHODS), 10.0, 1.0 + 1.15 * len(stages))
+    # A module that was dropped by training itself has S = 0, which has no logarithm.
+    seen = own["score"].clip(lower=1e-4)
+    norm = LogNorm(seen.min(), max(seen.max(), 2e-4))
+    for row, step in zip(axes, stages, strict=True):
+        for ax, method in zip(row, METHODS, strict=True):
+            part = own[(own["step"] == step) & (own["variant"] == method)]
+            table = part.pivot_table("score", index="kind", columns="layer").reindex(list(KINDS))
+            image = ax.imshow(np.clip(table.to_numpy(), 1e-4, None), norm=norm, cmap="viridis", aspect="auto")
+            ax.set_yticks(range(len(KINDS)), list(KINDS.values()) if ax is row[0] else [], fontsize=8)
+            ax.set_xticks(range(table.shape[1]), [str(layer + 1) for layer in table.columns], fontsize=8)
+            ax.set_title(f"{NAMES[method]}, step {step}", fontsize=8)
+    for ax in axes[-1]:
+        ax.set_xlabel("layer")
+    figure.colorbar(image, ax=list(axes.flat), label="S", shrink=0.8)
+    return figure
+
+
+@styled
+def single(scores: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """Draw S of every module against what dropping it alone adds to the loss, a panel per method."""
+    if scores.empty or curves.empty:
+        return _nothing_yet()
+    table = single_losses(scores, curves)
+    table = table[table["task"] == "sraven"]
+    figure, axes = axes_grid(1, len(METHODS), 10.5, 3.4, sharey=True)
+    for ax, method in zip(axes[0], METHODS, strict=True):
+        for kind, marker in _MARKERS.items():
+            part = table[(table["variant"] == method) & (table["kind"] == kind)]
+            ax.plot(part["score"].clip(lower=1e-4), part["harm"], marker, ms=4, alpha=0.6, color=_COLORS[kind],
+                    label=KINDS[kind])  # fmt: skip
+        ax.set(xscale="log", xlabel="S", title=NAMES[method])
+        ax.axhline(0, color="0.6", lw=0.8)
+    axes[0, 0].set_ylabel("rise in loss when dropped (nats)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+@styled
+def kept(curves: pd.DataFrame) -> Figure:
+    """Draw what is kept at equal accuracy without attention and without MLPs, a panel per method.
+
+    Args:
+        curves: rows of `curve_table` as `analysis.rows` returns them; those of models that kept weights are drawn.
+    """
+    at = matched(curves)
+    if at.empty:
+        return _nothing_yet()
+    figure, axes = axes_grid(1, len(METHODS), 10.5, 3.2)
+    for ax, method in zip(axes[0], METHODS, strict=True):
+        for split, line in (("test", "-"), ("heldout", "--")):
+            part = retained(at, split)
+            part = part[(part["variant"] == method) & (part["order"] == "score")]
+            for target in ("attn", "mlp"):
+                means = part[part["target"] == target].groupby("n")["kept"].mean()
+                ax.plot(means.index, means, line, color=_COLORS[target], label=_TARGETS[target])
+        percent_axis(ax, "kept (%)")
+        ax.set(xlabel="modules dropped", title=NAMES[method])
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles[:2], labels[:2], loc="outside upper center", ncols=2)
+    return figure

@@ -1,0 +1,51 @@
+"""The models whose layers are dropped, and what is computed of their weights."""
+
+from functools import lru_cache
+
+from hyla_repro.experiment import Experiment
+from hyla_repro.lazy import later
+from hyla_repro.results.analysis import Analysis
+from hyla_repro.results.methods import METHODS
+from hyla_repro.studies.language import runs as language
+from hyla_repro.studies.sraven.runs import SEEDS, SIZES, sraven
+from hyla_repro.studies.study import PRESETS, once
+
+# Layers of the models that are trained for this study, where other studies have fewer.
+DEPTH = {"smoke": 3, "laptop": 8, "paper": 8}
+# Parts of training after which deep models keep their weights. The first three are the chapter's stages; models of
+# equal score are found among all.
+KEPT = (0.025, 0.1, 0.3, 0.5, 0.75)
+
+SCORES = Analysis("drop_scores.csv", later("hyla_repro.studies.layer_drop.codes", "score_table"), along=True)
+CURVES = Analysis("drop_curves.csv", later("hyla_repro.studies.layer_drop.codes", "curve_table"), along=True)
+
+
+def flat(preset: str) -> list[Experiment]:
+    """Return SRAVEN's main comparison, whose subsets of modules can all be tried."""
+    return [sraven(preset, method, seed) for seed in SEEDS[preset] for method in METHODS]
+
+
+def deep(preset: str) -> list[Experiment]:
+    """Return SRAVEN with more layers, which keep their weights along training."""
+    sizes = SIZES[preset]._replace(n_layers=DEPTH[preset])
+    return [sraven(preset, method, seed, sizes) for seed in SEEDS[preset] for method in METHODS]
+
+
+def characters(preset: str) -> list[Experiment]:
+    """Return the language model of each method whose weights are committed."""
+    return [run for run in language.shown(preset) if run.method in METHODS]
+
+
+def all_runs(preset: str) -> list[Experiment]:
+    """Return everything that the chapter shows."""
+    return once([*flat(preset), *deep(preset), *characters(preset)])
+
+
+@lru_cache(maxsize=1)
+def _deep() -> frozenset[str]:
+    return frozenset(run.id for preset in PRESETS for run in deep(preset))
+
+
+def along(run: Experiment) -> tuple[int, ...]:
+    """Return the steps whose weights a run keeps: those of KEPT for deep models, none for others."""
+    return tuple(round(part * run.steps) for part in KEPT) if run.id in _deep() else ()
