@@ -1,5 +1,7 @@
 """Sphinx extension: say in the footer, and wherever a page has `{{ commit }}`, which commit the book was built from.
 
+`{{ repository }}` is the address of the repository, which only _config.yml knows.
+
 No date is written: two clean builds of one commit are the same bytes. git is asked once per build, at its start: what
 the build or others change meanwhile must not give its pages different stamps.
 """
@@ -16,6 +18,7 @@ from hyla_repro.paths import commit
 
 ROOT = Path(__file__).resolve().parents[2]
 _MARK = re.compile(r"\{\{ *commit *\}\}")
+_REPOSITORY = re.compile(r"\{\{ *repository *\}\}")
 
 
 def stamp_footer(app: Sphinx, config: Config) -> None:
@@ -30,7 +33,9 @@ def stamp_footer(app: Sphinx, config: Config) -> None:
 
 
 def substitute(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Replace the mark in a page's source, and remember the page."""
+    """Replace the marks in a page's source, and remember the pages that have the commit."""
+    address = app.config.html_theme_options.get("repository_url", "")
+    source[0] = _REPOSITORY.sub(address, source[0])
     if not _MARK.search(source[0]):
         return
     stamp = app.config.commit_stamp

@@ -27,14 +27,19 @@ def digest(root: Path = ROOT) -> str:
     return total.hexdigest()
 
 
+def runs_code(page: Path) -> bool:
+    """Return whether a page is a notebook, or a text with cells, as its head then says."""
+    return page.suffix == ".ipynb" or page.read_text(encoding="utf-8").startswith("---\nfile_format: mystnb\n")
+
+
 def outdated(app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]) -> list[str]:
-    """Return all notebooks if the digest is not the one that they were last read with."""
+    """Return all pages that run code if the digest is not the one that they were last read with."""
     before, now = getattr(env, "notebook_dependencies", None), digest()
     # Saved with the environment, hence only when the build, executions included, has succeeded.
     env.notebook_dependencies = now  # type: ignore[attr-defined]
     if before in (None, now):
         return []
-    notebooks = sorted(name for name in env.found_docs if env.doc2path(name).endswith(".ipynb"))
+    notebooks = sorted(name for name in env.found_docs if runs_code(Path(env.doc2path(name))))
     logger.info("data or library changed: %d notebooks will be executed again", len(notebooks))
     return notebooks
 

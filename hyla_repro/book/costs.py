@@ -63,6 +63,20 @@ def figures(store: Store) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def rerun_times(store: Store) -> dict[str, str]:
+    """Return, per figure, how long training its runs again takes at each preset, in words, where that is known."""
+    smoke = store.table("measurements/chapters.csv").set_index("figure")["smoke_s"].dropna()
+    words = {figure: [f"{seconds:.0f} s at smoke"] for figure, seconds in smoke.items()}
+    table = figures(store)
+    for (figure, preset), group in table[table["runs"] > 0].groupby(["figure", "preset"], sort=False):
+        hours = sorted(group["hours here, of a core or GPU"].str.removeprefix("≈ ").astype(float))
+        span = (
+            _hours(hours[0]) if _hours(hours[0]) == _hours(hours[-1]) else f"{_hours(hours[0])} to {_hours(hours[-1])}"
+        )
+        words.setdefault(figure.strip("`"), []).append(f"{span} h of a core at {preset}")
+    return {figure: ", ".join(parts) for figure, parts in words.items()}
+
+
 def _reported(runs: list[Experiment]) -> str:
     """Return the least and most hours that the paper reports for such runs; nothing where it reports none."""
     minutes = [study_of(run.task_name).reported_minutes for run in runs]

@@ -1,5 +1,6 @@
 """The reproduction report and the README's table, generated from committed results."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ import pandas as pd
 
 from hyla_repro import paths
 from hyla_repro.book import costs
+from hyla_repro.book.front import mark_of
 from hyla_repro.book.lock import entries, status
 from hyla_repro.book.notebook import page_of
 from hyla_repro.book.verdicts import ANSWERS, Verdict, best_verdict, claims, headlines, scales
@@ -142,15 +144,28 @@ def _fill(path: Path, sections: dict[str, str]) -> str:
     return text
 
 
+_TITLE = re.compile(r'("# .*?\?)(?: [✓✗~○])?(?=(\\n)?")')
+
+
+def _marked(path: Path, mark: str) -> str:
+    """Return a notebook whose title ends with the mark of the verdict that answers it."""
+    text, count = _TITLE.subn(rf"\1 {mark}", path.read_text(), count=1)
+    if not count:
+        raise ValueError(f"{path.name}: its title asks nothing, so no verdict can answer it; end it with '?'")
+    return text
+
+
 def documents(store: Store | None = None, root: Path = paths.ROOT) -> dict[Path, str]:
     """Return the generated documents, by path, as they should be.
 
-    Raises: ValueError if a page has lost the marks between which its tables stand.
+    Raises: ValueError if a page has lost the marks between which its tables stand, or a title its question.
     """
     store = store or Store(committed_only=True)
     readme, cost_page, how_to_read = root / "README.md", root / "book" / "cost.md", root / "book" / "verdicts.md"
     found = verdicts(store)
+    notebooks = {page_of(name): mark_of(name, found) for name, chapter in chapters().items() if chapter.answered_by}
     return {
+        **{path: _marked(path, mark) for path, mark in notebooks.items()},
         root / "book" / "report.md": page(store, found),
         readme: _fill(readme, {"verdicts": readme_section(found)}),
         how_to_read: _fill(how_to_read, {"luck": luck_section(found)}),
@@ -159,8 +174,9 @@ def documents(store: Store | None = None, root: Path = paths.ROOT) -> dict[Path,
 
 
 def write(store: Store | None = None) -> list[Path]:
-    """Write the report page and the README's table, and return the paths."""
+    """Write what is generated of pages, the README and titles, and return the paths that changed."""
     texts = documents(store)
-    for path, text in texts.items():
-        write_atomically(path, text.encode())
-    return list(texts)
+    changed = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
+    for path in changed:
+        write_atomically(path, texts[path].encode())
+    return changed

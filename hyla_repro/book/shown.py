@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from hyla_repro.book.verdicts import results_of, table
 from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
+from hyla_repro.files import write_atomically
 from hyla_repro.results.analysis import Analysis, Computed
 from hyla_repro.results.store import cost, require
 from hyla_repro.results.summary import Results, best_runs
-from hyla_repro.studies import PRESETS, experiments
+from hyla_repro.studies import PRESETS, experiments, find_chapter
 from hyla_repro.studies.style import save_figure
 
 
@@ -82,8 +83,19 @@ class Shown:
         return f"{done}: {partly}" if partly else done
 
     def save(self, figure: Figure, name: str = "") -> Path:
-        """Write the picture, and return where it is."""
-        return save_figure(figure, name or self.figure, self.preset)
+        """Write the picture, beside the first one a table of the runs that it shows, and return where it is."""
+        path = save_figure(figure, name or self.figure, self.preset)
+        if not name and (table := self._data()) is not None:
+            write_atomically(path.with_suffix(".csv"), table.to_csv(index=False).encode())
+        return path
+
+    def _data(self) -> pd.DataFrame | None:
+        """Return the runs behind the figure, or what was computed for it; None where it is drawn of neither."""
+        chapter = find_chapter(self.figure)
+        if chapter.runs and self.preset in PRESETS:
+            runs = self.results.store.runs(self.wanted)
+            return runs if len(runs) else None
+        return self.results.store.computed(chapter.tables[0]) if chapter.tables else None
 
     def verdicts(self) -> pd.DataFrame:
         """Return the paper's claims beside our results and verdicts."""

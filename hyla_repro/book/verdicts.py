@@ -12,7 +12,9 @@ from hyla_repro.results.store import Store
 from hyla_repro.results.summary import Results
 from hyla_repro.studies import PRESETS, STUDIES, experiments
 
-ANSWERS = (REPRODUCED, CONTRADICTED, UNDECIDED, NOT_TESTED)
+# The sign of each answer, told apart without colour.
+MARKS = {REPRODUCED: "✓", CONTRADICTED: "✗", UNDECIDED: "~", NOT_TESTED: "○"}
+ANSWERS = tuple(MARKS)
 # The claims whose p-values are adjusted for being several, named before seeds 3 to 9 were trained.
 HEADLINES = ("2c-main", "a1-sraven-main")
 
@@ -84,7 +86,7 @@ def table(figure: str, preset: str, store: Store | None = None) -> pd.DataFrame:
         if claim.figure == figure:
             found = verdict(claim, results)
             rows.append({"claim": claim.statement, "paper": claim.published, "here": found.outcome.words,
-                         "verdict": found.answer})  # fmt: skip
+                         "verdict": f"{MARKS[found.answer]}\N{NO-BREAK SPACE}{found.answer}"})  # fmt: skip
     return pd.DataFrame(rows).set_index("claim").rename_axis(None)
 
 

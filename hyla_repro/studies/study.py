@@ -37,6 +37,7 @@ class Chapter:
         tables: those computed of settings alone, by `hyla-repro compute`.
         parameters: what papermill may set in the notebook, as `SCALE` has it.
         defaults: for a chapter without runs, the values that the committed figure shows.
+        answered_by: the claim that answers the question of the notebook's title, which then carries its verdict's mark.
         page: whether there is a notebook; without one the runs are a control that the report shows.
         section: the report's section on it, as MyST; nothing if None.
     """
@@ -47,6 +48,7 @@ class Chapter:
     tables: tuple[Computed, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=lambda: SCALE)
     defaults: Mapping[str, Any] | None = None
+    answered_by: str | None = None
     page: bool = True
     section: "Callable[[Store], str] | None" = None
 

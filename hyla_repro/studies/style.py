@@ -49,11 +49,16 @@ def axes_grid(rows: int, columns: int, width: float, height: float, **options: o
 
 
 def save_figure(figure: Figure, name: str, preset: str = SHOWN_PRESET) -> Path:
-    """Write book/_build/figures/NAME.png (below PRESET/ for other presets), the same bytes from the same data."""
+    """Write book/_build/figures/NAME.png and .svg (below PRESET/ for other presets), the same bytes from the same data.
+
+    The pixels are compared with the committed picture; pages show the curves, on whatever ground they have.
+    """
     folder = paths.DRAWN if preset == SHOWN_PRESET else paths.DRAWN / preset
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
     figure.savefig(path, dpi=200, facecolor="white", metadata={"Software": None})
+    with plt.rc_context({"svg.hashsalt": name}):
+        figure.savefig(path.with_suffix(".svg"), transparent=True, metadata={"Date": None, "Creator": None})
     return path
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+import docutils.core
+import docutils.nodes
 import nbformat
 import pytest
 import yaml
@@ -244,3 +246,43 @@ def test_check_of_a_folder_that_is_not_there_says_what_to_do(tmp_path):
     result = run_check(tmp_path / "html")
     assert result.returncode == 1
     assert "make book" in result.stderr
+
+
+# --- pictures and anchors --------------------------------------------------------------------------
+
+
+SVG = '<svg xmlns:xlink="x"><path style="fill: none; stroke: #e6e6e6"/><path d="text"/><path style="fill: #029e73"/></svg>'
+
+
+def test_dark_pictures_turn_grey_around_and_keep_colours():
+    dark = extension("chapter_figures").dark
+    found = dark(SVG)
+    assert found.startswith('<svg fill="#e0e0e0"') and "#029e73" in found
+    assert "#e6e6e6" not in found
+    assert dark(SVG.replace("#e6e6e6", "#ffffff")).count("#161616") == 1
+
+
+@pytest.mark.parametrize("area", ['<image xlink:href="data:"/>', '<g id="QuadMesh_1"/>'])
+def test_pictures_whose_areas_mean_something_have_no_dark_twin(area):
+    assert extension("chapter_figures").dark(SVG.replace("</svg>", f"{area}</svg>")) is None
+
+
+def test_deviations_link_to_their_anchors_and_names_in_code_to_claims():
+    anchors = extension("anchors")
+    document = docutils.core.publish_doctree(
+        "See D18, not D\\ x. ``2c-main`` and ``other``.\n\nTitle D2\n========\n\ntext"
+    )
+    anchors.link(None, document)
+    targets = [node["refuri"] for node in document.findall(docutils.nodes.reference)]
+    assert targets == ["deviations.html#d18", "report.html#claim-2c-main"]
+
+
+def test_texts_with_cells_are_read_again_like_notebooks(tmp_path):
+    runs_code = extension("data_dependencies").runs_code
+    for name, text, expected in (
+        ("a.ipynb", "{}", True),
+        ("b.md", "---\nfile_format: mystnb\n---\n", True),
+        ("c.md", "# Title\n", False),
+    ):
+        (tmp_path / name).write_text(text)
+        assert runs_code(tmp_path / name) is expected

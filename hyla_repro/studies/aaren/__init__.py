@@ -8,7 +8,7 @@ AAREN = Study(
     name="aaren",
     title="Attention as an RNN",
     chapters=(
-        Chapter("aaren", runs.all_runs),
+        Chapter("aaren", runs.all_runs, answered_by="aaren-query-fuzzy-logic"),
         # Some of its models, whose codes are taken apart.
         Chapter("aaren-codes", runs.shown, analyses=(runs.CODES, runs.MATRIX), page=False),
     ),

@@ -8,9 +8,9 @@ ABLATIONS = Study(
     name="ablations",
     title="Both tasks",
     chapters=(
-        Chapter("tablea1", runs.table_a1),
+        Chapter("tablea1", runs.table_a1, answered_by="a1-sraven-main"),
         # Its tables are those of fig2b and fig5f, each computed for the runs of its own task.
-        Chapter("decodability", runs.codes),
+        Chapter("decodability", runs.codes, answered_by="decodability"),
         Chapter("dropout", runs.dropout, page=False, section=later("hyla_repro.studies.ablations.controls", "dropout")),
     ),
     claims=later("hyla_repro.studies.ablations.claims", "claims"),

@@ -7,7 +7,11 @@ from hyla_repro.studies.study import Chapter, Study
 ATTENTION_PATHS = Study(
     name="attention_paths",
     title="Neighbours",
-    chapters=(Chapter(runs.FIGURE, runs.bridge, analyses=(runs.HEADS,), tables=(runs.POINTS,)),),
+    chapters=(
+        Chapter(
+            runs.FIGURE, runs.bridge, answered_by="paths-trained-drop", analyses=(runs.HEADS,), tables=(runs.POINTS,)
+        ),
+    ),
     claims=later("hyla_repro.studies.attention_paths.claims", "claims"),
 )
 

@@ -9,6 +9,7 @@ IDEA = Study(
     chapters=(
         Chapter(
             "fig1",
+            answered_by="identity",
             parameters={"n_heads": (1, 64), "n_tokens": (3, 256), "seed": SEEDS},
             defaults={"n_heads": 4, "n_tokens": 7, "seed": 0},
         ),

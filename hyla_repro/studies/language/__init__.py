@@ -9,7 +9,7 @@ LANGUAGE = Study(
     title="Language",
     task=runs.TASK,
     chapters=(
-        Chapter("fig6", runs.all_runs),
+        Chapter("fig6", runs.all_runs, answered_by="6-near"),
         # One model of each method, whose weights are committed: what it writes, and its codes.
         Chapter("letters", runs.shown, analyses=(runs.SAMPLES, runs.LETTER_CODES), page=False),
     ),

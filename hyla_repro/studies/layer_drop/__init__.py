@@ -37,7 +37,7 @@ __getattr__, __dir__ = exports(
 LAYER_DROP = Study(
     name="layer_drop",
     title="Dropping layers",
-    chapters=(Chapter("drop", runs.all_runs, analyses=(runs.SCORES, runs.CURVES)),),
+    chapters=(Chapter("drop", runs.all_runs, answered_by="drop-attention", analyses=(runs.SCORES, runs.CURVES)),),
     claims=later("hyla_repro.studies.layer_drop.claims", "claims"),
     along=runs.along,
 )

@@ -10,7 +10,7 @@ PRIMAL_DUAL = Study(
     title="Attention as a regression",
     task=SERIES,
     chapters=(
-        Chapter("primal", runs.all_runs),
+        Chapter("primal", runs.all_runs, answered_by="primal-bn-series"),
         Chapter("primal-heads", runs.with_distances, analyses=(runs.DISTANCES,), page=False),
     ),
     claims=later("hyla_repro.studies.primal_dual.claims", "claims"),

@@ -1,0 +1,80 @@
+"""Sphinx extension: every deviation and claim has an anchor, and wherever a page names one it leads there.
+
+D18 is a term of the list on the page of deviations, `2c-main` a row of the report. Pages only name them.
+"""
+
+import re
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+from hyla_repro.book.verdicts import claims
+
+_DEVIATION = re.compile(r"\bD(\d+)\b")
+_DEVIATIONS, _REPORT = "deviations", "report"
+
+
+def add_targets(app: Sphinx, doctree: nodes.document) -> None:
+    """Give the deviations and the rows of the report their anchors."""
+    if app.env.docname == _DEVIATIONS:
+        for term in doctree.findall(nodes.term):
+            if match := _DEVIATION.match(term.astext()):
+                term["ids"].append(f"d{match[1]}")
+    if app.env.docname == _REPORT:
+        known = {claim.id for claim in claims()}
+        for row in doctree.findall(nodes.row):
+            name = row[0].astext()
+            # Rules stand in a second table, whose rows have no link.
+            if name in known and any(row[0].findall(nodes.reference)):
+                row["ids"].append(f"claim-{name}")
+
+
+def link(app: Sphinx, doctree: nodes.document) -> None:
+    """Lead from names to their anchors, but in headings, code and other links."""
+    known = {claim.id for claim in claims()}
+    for text in list(doctree.findall(nodes.Text)):
+        if _inside(text, nodes.reference, nodes.title, nodes.literal_block, nodes.term, nodes.raw):
+            continue
+        if _inside(text, nodes.literal):
+            if text.astext() in known:
+                literal = text.parent
+                literal.replace_self(_reference(literal.deepcopy(), f"{_REPORT}.html#claim-{text.astext()}"))
+        elif _DEVIATION.search(text.astext()):
+            text.parent.replace(text, _linked(text.astext()))
+    for reference in doctree.findall(nodes.reference):
+        if reference.get("refuri") == f"{_DEVIATIONS}.html" and (match := _DEVIATION.fullmatch(reference.astext())):
+            reference["refuri"] += f"#d{match[1]}"
+
+
+def _inside(node: nodes.Node, *kinds: type[nodes.Node]) -> bool:
+    while node.parent is not None:
+        node = node.parent
+        if isinstance(node, kinds):
+            return True
+    return False
+
+
+def _linked(text: str) -> list[nodes.Node]:
+    parts: list[nodes.Node] = []
+    end = 0
+    for match in _DEVIATION.finditer(text):
+        parts.append(nodes.Text(text[end : match.start()]))
+        parts.append(_reference(nodes.Text(match[0]), f"{_DEVIATIONS}.html#d{match[1]}"))
+        end = match.end()
+    return [*parts, nodes.Text(text[end:])]
+
+
+def _reference(content: nodes.Node, target: str) -> nodes.reference:
+    return nodes.reference("", "", content, refuri=target, internal=True)
+
+
+def resolved(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Link once the references of the page are resolved, so that `[D18](deviations.md)` is known for what it is."""
+    link(app, doctree)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("doctree-read", add_targets)
+    app.connect("doctree-resolved", resolved)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

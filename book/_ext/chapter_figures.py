@@ -1,0 +1,122 @@
+"""Sphinx extension: show a chapter's pictures as curves, in the light and in the dark, and say where all of it is.
+
+A chapter saves its pictures below book/_build/figures while it is executed. Its page shows those files instead of the
+pixels that the notebook has: sharp at every size, on the page's own ground, with a twin for dark pages. Below the first
+picture a line leads to data, files, the notebook with outputs and the code. Plain notebooks need none of this.
+"""
+
+import re
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+from hyla_repro import paths
+from hyla_repro.book.costs import rerun_times
+from hyla_repro.results.store import Store
+from hyla_repro.studies import chapters
+
+_SAVED = re.compile(r"""(?:shown|front)\.save\(\w+(?:, "([\w-]+)")?\)""")
+_GREY = re.compile(r"#([0-9a-f]{2})\1\1\b")
+# Grey from black to white becomes grey from the dark page's text to its ground.
+_DARK_TEXT, _DARK_GROUND = 0xE0, 0x16
+# Matplotlib gives black text no colour of its own.
+_ROOT = "<svg xmlns:xlink="
+
+
+def dark(svg: str) -> str | None:
+    """Return the picture for a dark page; None if it has areas whose colours mean something against each other."""
+    if "<image" in svg or "QuadMesh" in svg:
+        return None
+
+    def inverted(match: re.Match[str]) -> str:
+        level = round(_DARK_TEXT - (_DARK_TEXT - _DARK_GROUND) * int(match[1], 16) / 0xFF)
+        return f"#{level:02x}{level:02x}{level:02x}"
+
+    text = f"#{_DARK_TEXT:02x}{_DARK_TEXT:02x}{_DARK_TEXT:02x}"
+    return _GREY.sub(inverted, svg).replace(_ROOT, f'<svg fill="{text}" xmlns:xlink=', 1)
+
+
+def figure_of(docname: str) -> str:
+    """Return the figure of a page: what its name has before the first dash, and the front page's own."""
+    return "front" if docname == "index" else docname.partition("-")[0]
+
+
+def show_curves(app: Sphinx, doctree: nodes.document) -> None:
+    """Put the saved curves in the place of each picture that a cell shows and saves, and add the line of links."""
+    name, first = figure_of(app.env.docname), True
+    for cell in _containers(doctree, "cell"):
+        code = "\n".join(block.astext() for block in _containers(cell, "cell_input"))
+        saved, picture = _SAVED.search(code), next(iter(cell.findall(nodes.image)), None)
+        # The front page does not show its code.
+        if picture is None or (code and not saved):
+            continue
+        if first:
+            frame: nodes.Node = picture
+            while frame.parent and not isinstance(frame, nodes.figure) and "cell_output" not in frame["classes"]:
+                frame = frame.parent
+            frame.parent.insert(frame.parent.index(frame) + 1, nodes.raw("", line(name, app), format="html"))
+            first = False
+        _replace(picture, saved[1] if saved and saved[1] else name)
+
+
+def _containers(node: nodes.Node, name: str) -> list[nodes.container]:
+    return [part for part in node.findall(nodes.container) if name in part["classes"]]
+
+
+def _replace(picture: nodes.image, name: str) -> None:
+    curves = paths.DRAWN / f"{name}.svg"
+    light, twin = picture.deepcopy(), dark(curves.read_text())
+    light["uri"], light["candidates"] = f"_build/figures/{curves.name}", {}
+    if twin is None:
+        light["classes"] = ["on-white"]
+        picture.replace_self(light)
+        return
+    other, path = light.deepcopy(), curves.with_name(f"{name}-dark.svg")
+    path.write_text(twin)
+    other["uri"] = f"_build/figures/{path.name}"
+    # The theme's own only-light and only-dark would hide the caption, too; dark-light keeps its filter off.
+    light["classes"], other["classes"] = ["in-light", "dark-light"], ["in-dark", "dark-light"]
+    picture.replace_self([light, other])
+
+
+def line(figure: str, app: Sphinx) -> str:
+    """Return the links below a chapter's first picture, as HTML."""
+    repository, stamp = app.config.html_theme_options.get("repository_url"), app.config.commit_stamp
+    links = [("data (CSV)", f"downloads/{figure}.csv")] if (paths.DRAWN / f"{figure}.csv").exists() else []
+    links += [("figure (SVG)", f"downloads/{figure}.svg"), ("PNG", f"downloads/{figure}.png")]
+    if figure in chapters():
+        links.append(("notebook with outputs", f"downloads/{app.env.docname}.ipynb"))
+    if repository and re.fullmatch("[0-9a-f]+", stamp):
+        links.append(("code at this commit", f"{repository}/tree/{stamp}"))
+    shown = [f'<a href="{target}">{text}</a>' for text, target in links]
+    if times := _times().get(figure):
+        shown.append(f'<a href="rerun.html">to run again</a>: {times}')
+    return f'<p class="figure-line">{" · ".join(shown)}</p>'
+
+
+@cache
+def _times() -> dict[str, str]:
+    return rerun_times(Store(committed_only=True))
+
+
+def copy_downloads(app: Sphinx, error: Exception | None) -> None:
+    """Put what the lines lead to beside the pages."""
+    if error or app.builder.format != "html":
+        return
+    folder = Path(app.outdir) / "downloads"
+    folder.mkdir(exist_ok=True)
+    executed = Path(app.outdir).parent / "jupyter_execute"
+    files = [path for path in paths.DRAWN.iterdir() if path.is_file()]
+    for path in (*files, *executed.glob("*.ipynb")):
+        shutil.copyfile(path, folder / path.name)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    # Before Sphinx collects the images of a page, which is at 500.
+    app.connect("doctree-read", show_curves, priority=400)
+    app.connect("build-finished", copy_downloads)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
