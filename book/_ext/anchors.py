@@ -28,6 +28,8 @@ def add_targets(app: Sphinx, doctree: nodes.document) -> None:
             # Rules stand in a second table, whose rows have no link.
             if name in known and any(row[0].findall(nodes.reference)):
                 row["ids"].append(f"claim-{name}")
+                table = row.parent.parent.parent
+                table["classes"] = [*table["classes"], *({"comparison"} - set(table["classes"]))]
 
 
 def link(app: Sphinx, doctree: nodes.document) -> None:

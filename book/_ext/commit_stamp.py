@@ -2,11 +2,12 @@
 
 `{{ repository }}` is the address of the repository, which only _config.yml knows.
 
-No date is written: two clean builds of one commit are the same bytes. git is asked once per build, at its start: what
+The date is the commit's, not the build's: two clean builds of one commit are the same bytes. git is asked once per build, at its start: what
 the build or others change meanwhile must not give its pages different stamps.
 """
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,25 @@ _MARK = re.compile(r"\{\{ *commit *\}\}")
 _REPOSITORY = re.compile(r"\{\{ *repository *\}\}")
 
 
+def date(root: Path) -> str:
+    """Return the day of the commit that is checked out; nothing outside a checkout."""
+    if commit(root) == "unknown":
+        return ""
+    command = ["git", "-C", str(root), "show", "--no-patch", "--format=%cs", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+
 def stamp_footer(app: Sphinx, config: Config) -> None:
     """Put the commit below every page; this rewrites pages when it changes, but executes nothing."""
     stamp = config.commit_stamp = commit(ROOT)  # type: ignore[attr-defined]
-    shown = f"<code>{stamp}</code>"
+    shown, day = f"<code>{stamp}</code>", date(ROOT)
     repository = config.html_theme_options.get("repository_url")
     if repository and re.fullmatch("[0-9a-f]+", stamp):
         shown = f'<a href="{repository}/commit/{stamp}">{shown}</a>'
-    options = {**config.html_theme_options, "extra_footer": f"<p>Built from commit {shown}.</p>"}
+    options = {
+        **config.html_theme_options,
+        "extra_footer": f"<p>Built from commit {shown}{f' of {day}' if day else ''}.</p>",
+    }
     config.html_theme_options = options  # type: ignore[attr-defined]
 
 

@@ -102,7 +102,7 @@ def add(claims: Iterable[Claim], folder: DataFolder, verdicts: Mapping[str, str]
 
 def reported(page: str) -> dict[str, str]:
     """Return the verdicts of a report page by claim: what the rules that it was written with say."""
-    return dict(re.findall(r"^\| \[([\w-]+)\]\([\w.-]+\) \|.*\| \*\*([\w ]+)\*\*", page, re.MULTILINE))
+    return dict(re.findall(r"^\| \[([\w-]+)\]\([\w.-]+\) \| \*\*([\w ]+)\*\*", page, re.MULTILINE))
 
 
 def dump(locked: Mapping[str, list[Entry]]) -> bytes:

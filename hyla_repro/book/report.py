@@ -68,11 +68,11 @@ def page(store: Store, found: Sequence[Verdict]) -> str:
     ]
     for topic, title in TOPICS.items():
         rows = [
-            [f"[{claim.id}]({page_of(claim.figure).name})", claim.statement, claim.published, outcome.words,
-             f"**{answer}**{_scale(answer, preset)}"]
+            [f"[{claim.id}]({page_of(claim.figure).name})", f"**{answer}**{_scale(answer, preset)}", claim.statement,
+             outcome.words, claim.published]
             for claim, answer, outcome, preset in found if claim.topic == topic
         ]  # fmt: skip
-        sections += [f"## {title}", table(["claim", "statement", "paper", "here", "verdict"], rows)]
+        sections += [f"## {title}", table(["claim", "verdict", "statement", "here", "paper"], rows)]
     single = [entry.claim for entry in found if not entry.claim.level]
     rules = [[claim.id, claim.rule, claim.chance, status(locked.get(claim.id, []))] for claim in single]
     levels = next(entry.claim for entry in found if entry.claim.level)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hyla_repro.book.verdicts import results_of, table
+from hyla_repro.book.verdicts import Comparison, results_of, table
 from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
 from hyla_repro.files import write_atomically
@@ -97,9 +97,9 @@ class Shown:
             return runs if len(runs) else None
         return self.results.store.computed(chapter.tables[0]) if chapter.tables else None
 
-    def verdicts(self) -> pd.DataFrame:
+    def verdicts(self) -> Comparison:
         """Return the paper's claims beside our results and verdicts."""
-        return table(self.figure, self.preset if self.preset in PRESETS else "laptop")
+        return Comparison(table(self.figure, self.preset if self.preset in PRESETS else "laptop"))
 
     def cost(self) -> pd.DataFrame:
         """Return what the runs cost, and when and on which device they were trained."""

@@ -1,6 +1,8 @@
 """Verdicts: what the paper states, what our runs show, and what follows from the two."""
 
+import re
 from collections.abc import Sequence
+from html import escape
 from typing import NamedTuple
 
 import pandas as pd
@@ -75,6 +77,30 @@ def claims(store: Store | None = None) -> list[Claim]:
     return [claim for study in STUDIES for claim in study.claims(store)]
 
 
+class Comparison:
+    """Claims beside verdicts, results and published values, as a chapter shows them; every row has its anchor."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.table = table
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f'<tr id="{name}"><th>{escape(row.claim)}</th><td class="answer">{row.verdict}</td><td>{_bold(row.here)}'
+            f"</td><td>{escape(row.paper)}</td></tr>"
+            for name, row in zip(self.table.index, self.table.itertuples(), strict=True)
+        )
+        head = "".join(f"<th>{title}</th>" for title in ("claim", "verdict", "here", "paper"))
+        return f'<table class="dataframe comparison"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+
+    def __repr__(self) -> str:
+        return self.table.to_string()
+
+
+def _bold(words: str) -> str:
+    """Return words as HTML, in which `**weak**` is bold."""
+    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escape(words))
+
+
 def table(figure: str, preset: str, store: Store | None = None) -> pd.DataFrame:
     """Return the comparison that a chapter prints below its figure, decided at this preset.
 
@@ -85,9 +111,10 @@ def table(figure: str, preset: str, store: Store | None = None) -> pd.DataFrame:
     for claim in claims(store):
         if claim.figure == figure:
             found = verdict(claim, results)
-            rows.append({"claim": claim.statement, "paper": claim.published, "here": found.outcome.words,
-                         "verdict": f"{MARKS[found.answer]}\N{NO-BREAK SPACE}{found.answer}"})  # fmt: skip
-    return pd.DataFrame(rows).set_index("claim").rename_axis(None)
+            sign = f"{MARKS[found.answer]}\N{NO-BREAK SPACE}"
+            rows.append({"id": claim.id, "claim": claim.statement, "verdict": sign + found.answer,
+                         "here": found.outcome.words, "paper": claim.published})  # fmt: skip
+    return pd.DataFrame(rows).set_index("id")
 
 
 def headlines(verdicts: Sequence[Verdict]) -> pd.DataFrame:

@@ -288,3 +288,15 @@ def test_texts_with_cells_are_read_again_like_notebooks(tmp_path):
     ):
         (tmp_path / name).write_text(text)
         assert runs_code(tmp_path / name) is expected
+
+
+def test_scripts_of_thebe_and_second_copies_are_left_off():
+    class Script(str):
+        attributes: dict = {}
+
+    inline = [Script(), Script(), Script()]
+    for script, body in zip(inline, ("let hint = 1", "const THEBE_JS_URL = 1", "let hint = 1"), strict=True):
+        script.attributes = {"body": body}
+    context = {"script_files": ["_static/doctools.js", "_static/sphinx-thebe.js", *inline]}
+    extension("site").drop_thebe(None, "index", "page.html", context, None)
+    assert context["script_files"] == ["_static/doctools.js", inline[0]]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hyla_repro.book.verdicts import HEADLINES, best_verdict, claims, headlines, results_of, scales, verdict
+from hyla_repro.book.verdicts import HEADLINES, Comparison, best_verdict, claims, headlines, results_of, scales, verdict
 from hyla_repro.book.verdicts import table as comparison
 from hyla_repro.experiment import Experiment
 from hyla_repro.ledger.data_folder import RUNS
@@ -347,9 +347,17 @@ def test_published_values_are_the_papers() -> None:
     assert values.loc[("sraven", "linear_moe"), "value"] == 64.34
 
 
+def test_a_shown_comparison_escapes_its_words_and_has_an_anchor_per_claim() -> None:
+    row = {"claim": "a < b", "verdict": "✓ reproduced", "here": "1; **weak**: x & y", "paper": "no printed number"}
+    html = Comparison(pd.DataFrame([row], index=["2c-main"]))._repr_html_()
+    assert '<tr id="2c-main"><th>a &lt; b</th>' in html
+    assert "1; <strong>weak</strong>: x &amp; y" in html
+
+
 def test_comparison_table_of_a_figure(tmp_path: Path) -> None:
     table = comparison("fig2c", "laptop", make_store(tmp_path, like_the_paper))
-    assert table["verdict"].tolist() == [REPRODUCED] * 3
+    assert table["verdict"].tolist() == [f"✓\N{NO-BREAK SPACE}{REPRODUCED}"] * 3
+    assert table.index.tolist() == ["2c-main", "2c-examples", "2c-heldout"]
     assert "HYLA 82.1" in table["here"].iloc[0]
     with pytest.raises(ValueError, match=r"unknown preset 'lap': did you mean 'laptop'\? allowed are smoke, laptop"):
         comparison("fig2c", "lap")
