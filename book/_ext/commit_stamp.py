@@ -2,8 +2,8 @@
 
 `{{ repository }}` is the address of the repository, which only _config.yml knows.
 
-The date is the commit's, not the build's: two clean builds of one commit are the same bytes. git is asked once per build, at its start: what
-the build or others change meanwhile must not give its pages different stamps.
+The date is the commit's, not the build's: two clean builds of one commit are the same bytes. git is asked once per
+build, at its start: what the build or others change meanwhile must not give its pages different stamps.
 """
 
 import re
@@ -22,18 +22,19 @@ _MARK = re.compile(r"\{\{ *commit *\}\}")
 _REPOSITORY = re.compile(r"\{\{ *repository *\}\}")
 
 
-def date(root: Path) -> str:
-    """Return the day of the commit that is checked out; nothing outside a checkout."""
-    if commit(root) == "unknown":
+def day_of(stamp: str, root: Path = ROOT) -> str:
+    """Return the day of a commit; nothing for a stamp that names none."""
+    name = re.match("[0-9a-f]+(?=$|-dirty$)", stamp)
+    if not name:
         return ""
-    command = ["git", "-C", str(root), "show", "--no-patch", "--format=%cs", "HEAD"]
+    command = ["git", "-C", str(root), "show", "--no-patch", "--format=%cs", name[0]]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
 
 
 def stamp_footer(app: Sphinx, config: Config) -> None:
     """Put the commit below every page; this rewrites pages when it changes, but executes nothing."""
     stamp = config.commit_stamp = commit(ROOT)  # type: ignore[attr-defined]
-    shown, day = f"<code>{stamp}</code>", date(ROOT)
+    shown, day = f"<code>{stamp}</code>", day_of(stamp)
     repository = config.html_theme_options.get("repository_url")
     if repository and re.fullmatch("[0-9a-f]+", stamp):
         shown = f'<a href="{repository}/commit/{stamp}">{shown}</a>'

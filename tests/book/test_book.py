@@ -144,7 +144,14 @@ def test_every_build_has_one_stamp_in_the_footer_and_on_the_pages(tmp_path, monk
     (tmp_path / "index.rst").write_text("Title\n=====\n\nBuilt from {{ commit }}.\n\n.. toctree::\n\n   other\n")
     (tmp_path / "other.rst").write_text("Other\n=====\n\nAlso from {{ commit }}.\n")
     asked = []
-    monkeypatch.setattr("subprocess.run", lambda command, **_: asked.append(1) or Answer(f"{len(asked)}a"))
+
+    def answer(command, **_):
+        if "show" in command:
+            return Answer("2026-11-30")
+        asked.append(1)
+        return Answer(f"{len(asked)}a")
+
+    monkeypatch.setattr("subprocess.run", answer)
     out = tmp_path / "out"
     for stamp in ("1a", "2a"):
         app = Sphinx(tmp_path, None, out, out, "html", {"extensions": ["commit_stamp"]}, status=None, warning=None)
@@ -152,7 +159,7 @@ def test_every_build_has_one_stamp_in_the_footer_and_on_the_pages(tmp_path, monk
         footer = app.config.html_theme_options["extra_footer"]
         pages = [(out / f"{name}.html").read_text() for name in ("index", "other")]
         assert [re.findall(r"from (\w+)\.", page) for page in pages] == [[stamp], [stamp]]
-        assert f"<code>{stamp}</code>" in footer
+        assert f"<code>{stamp}</code> of 2026-11-30" in footer
 
 
 def test_one_line_sections_become_fields():
@@ -292,11 +299,12 @@ def test_texts_with_cells_are_read_again_like_notebooks(tmp_path):
 
 def test_scripts_of_thebe_and_second_copies_are_left_off():
     class Script(str):
-        attributes: dict = {}
+        def __new__(cls, body):
+            script = super().__new__(cls)
+            script.attributes = {"body": body}
+            return script
 
-    inline = [Script(), Script(), Script()]
-    for script, body in zip(inline, ("let hint = 1", "const THEBE_JS_URL = 1", "let hint = 1"), strict=True):
-        script.attributes = {"body": body}
+    inline = [Script(body) for body in ("let hint = 1", "const THEBE_JS_URL = 1", "let hint = 1")]
     context = {"script_files": ["_static/doctools.js", "_static/sphinx-thebe.js", *inline]}
     extension("site").drop_thebe(None, "index", "page.html", context, None)
     assert context["script_files"] == ["_static/doctools.js", inline[0]]

@@ -193,7 +193,7 @@ def test_status_in_words() -> None:
 def test_the_command_locks_what_is_new_and_refuses_an_empty_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "report.md").write_text("| [one](a.ipynb) | A. | 1 | 2 | **undecided** |\n")
+    (tmp_path / "report.md").write_text("| [one](a.ipynb) | **undecided** | A. | 1 | 2 |\n")
     monkeypatch.setattr("hyla_repro.paths.BOOK", tmp_path)
     monkeypatch.setattr("hyla_repro.paths.DATA", tmp_path / "data")
     monkeypatch.setattr("hyla_repro.book.verdicts.claims", lambda: [claim("one", rule=rule)])
