@@ -18,7 +18,7 @@ READY := .venv/.installed
 
 .DEFAULT_GOAL := book
 .DELETE_ON_ERROR:
-.PHONY: book test check reproduce figures pictures linkcheck dist clean lock setup help
+.PHONY: book test check reproduce figures pictures linkcheck check-myst dist clean lock setup help
 
 book: $(READY)  ## Build the book from the committed results (the default)
 	$(BIN)/jupyter-book build book/ -W -n --keep-going
@@ -42,6 +42,9 @@ pictures: book  ## Copy the pictures of the book that look different over the co
 
 linkcheck: $(READY)  ## Follow the links of the book; needs the network
 	$(BIN)/jupyter-book build book/ --builder linkcheck
+
+check-myst: $(READY)  ## Let mystmd, the engine of jupyter-book 2, parse every page; needs Node.js
+	$(BIN)/python tests/book/check_myst.py
 
 # The wheel is made from the sdist, as anyone else would make it.
 dist: book  ## Put the wheel, the sdist and the built book into dist/

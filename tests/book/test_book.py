@@ -308,3 +308,14 @@ def test_scripts_of_thebe_and_second_copies_are_left_off():
     context = {"script_files": ["_static/doctools.js", "_static/sphinx-thebe.js", *inline]}
     extension("site").drop_thebe(None, "index", "page.html", context, None)
     assert context["script_files"] == ["_static/doctools.js", inline[0]]
+
+
+def test_errors_of_mystmd_are_found_and_addresses_outside_forgiven():
+    spec = spec_from_file_location("check_myst", Path(__file__).with_name("check_myst.py"))
+    check_myst = module_from_spec(spec)
+    spec.loader.exec_module(check_myst)
+    output = "\n".join([
+        "📚 Built 2 pages for project in 3 s.", "index.md", '  - ⛔ Link for "https://a.b" did not resolve.',
+        "  - ⚠️  a warning", "one.ipynb", "  - ⛔ No such directive", "  - ⛔ No such directive",
+    ])  # fmt: skip
+    assert check_myst.errors(output) == ["one.ipynb: No such directive"]

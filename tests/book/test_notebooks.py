@@ -139,6 +139,14 @@ def test_every_figure_has_name_caption_and_alternative_text(chapter):
         assert not alt.endswith(".png")
 
 
+def test_cells_have_names_of_their_chapter(chapter):
+    """A chapter's file begins with its figure, and so do its cells: mystmd wants names unique in the whole book."""
+    path, notebook = chapter
+    names = [cell.id for cell in notebook.cells]
+    assert len(names) == len(set(names))
+    assert [name for name in names if not name.startswith(f"{figure_of(path)}-")] == []
+
+
 def test_figure_names_are_unique():
     cells = [cell for path in CHAPTERS for cell in code_cells(nbformat.read(path, as_version=4))]
     names = [cell.metadata["mystnb"]["figure"]["name"] for cell in cells if "figure" in cell.metadata.get("mystnb", {})]
