@@ -1,5 +1,7 @@
 """Sphinx extension: every deviation and claim has an anchor, and wherever a page names one it leads there.
 
+A word that leads to the glossary shows its explanation where the mouse rests on it.
+
 D18 is a term of the list on the page of deviations, `2c-main` a row of the report. Pages only name them.
 """
 
@@ -49,6 +51,21 @@ def link(app: Sphinx, doctree: nodes.document) -> None:
             reference["refuri"] += f"#d{match[1]}"
 
 
+def explain(app: Sphinx, doctree: nodes.document) -> None:
+    """Remember what the glossary says of its words."""
+    for item in doctree.findall(nodes.definition_list_item):
+        for term in item.findall(nodes.term):
+            for name in term["ids"]:
+                if name.startswith("term-"):
+                    _explanations(app)[name] = " ".join(item[-1].astext().split())
+
+
+def _explanations(app: Sphinx) -> dict[str, str]:
+    if not hasattr(app.env, "explanations"):
+        app.env.explanations = {}  # type: ignore[attr-defined]
+    return app.env.explanations  # type: ignore[attr-defined]
+
+
 def _inside(node: nodes.Node, *kinds: type[nodes.Node]) -> bool:
     while node.parent is not None:
         node = node.parent
@@ -74,9 +91,14 @@ def _reference(content: nodes.Node, target: str) -> nodes.reference:
 def resolved(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Link once the references of the page are resolved, so that `[D18](deviations.md)` is known for what it is."""
     link(app, doctree)
+    for reference in doctree.findall(nodes.reference):
+        name = reference.get("refuri", "").partition("#")[2] or reference.get("refid", "")
+        if name in _explanations(app):
+            reference["reftitle"] = _explanations(app)[name]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-read", add_targets)
+    app.connect("doctree-read", explain)
     app.connect("doctree-resolved", resolved)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

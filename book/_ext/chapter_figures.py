@@ -51,16 +51,17 @@ def show_curves(app: Sphinx, doctree: nodes.document) -> None:
     for cell in _containers(doctree, "cell"):
         code = "\n".join(block.astext() for block in _containers(cell, "cell_input"))
         saved, picture = _SAVED.search(code), next(iter(cell.findall(nodes.image)), None)
-        # The front page does not show its code.
         if picture is None or (code and not saved):
             continue
+        frame: nodes.Node = picture
+        while frame.parent and not isinstance(frame, nodes.figure) and "cell_output" not in frame["classes"]:
+            frame = frame.parent
         if first:
-            frame: nodes.Node = picture
-            while frame.parent and not isinstance(frame, nodes.figure) and "cell_output" not in frame["classes"]:
-                frame = frame.parent
             frame.parent.insert(frame.parent.index(frame) + 1, nodes.raw("", line(name, app), format="html"))
             first = False
-        _replace(picture, saved[1] if saved and saved[1] else name)
+        # The front page shows no code, so its figures are called as their files are.
+        own = saved[1] if saved else frame["names"][0].removeprefix("fig-")
+        _replace(picture, own or name)
 
 
 def _containers(node: nodes.Node, name: str) -> list[nodes.container]:

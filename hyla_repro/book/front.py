@@ -125,9 +125,9 @@ def forest(comparisons: Sequence[Row]) -> Figure:
     return figure
 
 
-def save(figure: Figure) -> Path:
-    """Write the picture of the front page, and return where it is."""
-    return save_figure(figure, "front")
+def save(figure: Figure, name: str = "front") -> Path:
+    """Write a picture of the front page, and return where it is."""
+    return save_figure(figure, name)
 
 
 def _entries(row: Row) -> list[tuple[str, Effect]]:

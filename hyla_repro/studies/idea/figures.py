@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from hyla_repro.studies.style import PALETTE, axes_grid, styled
 
@@ -30,6 +31,45 @@ def fig1(code: np.ndarray, generated: np.ndarray, direct: np.ndarray, by_pairs: 
     last.plot([-reach, reach], [-reach, reach], color="0.8", lw=1)
     last.plot(direct.ravel(), by_pairs.ravel(), "o", ms=3, color=PALETTE[0])
     last.set(xlabel="multi-head attention", ylabel="sum of generated layers", title="the same outputs")
+    return figure
+
+
+# What the code makes of the heads' matrices, and where the boxes of it stand, for attention and for HYLA.
+_LAYERS = {
+    "attention: the code writes one linear layer": [(5.0, "$\\sum_h a_h W_h^{out} W_h^{value}$", 4.2)],
+    "HYLA: the code writes two, with a ReLU between": [
+        (3.4, "$\\sum_h a_h W_h^{value}$", 2.5), (7.0, "$\\sum_h a_h W_h^{out}$", 2.5),
+    ],
+}  # fmt: skip
+
+
+@styled
+def schematic() -> Figure:
+    """Draw how the latent code of a query and a key mixes the heads' matrices into the layers that the key passes."""
+    figure, axes = axes_grid(2, 1, 7.0, 4.4)
+    code = np.array([0.9, 0.2, 0.6, 0.35])
+    for ax, (title, layers) in zip(axes[:, 0], _LAYERS.items(), strict=True):
+        ax.set(xlim=(0, 10), ylim=(0, 4), title=title)
+        ax.axis("off")
+        for head, weight in enumerate(code):
+            ax.add_patch(Rectangle((4.1 + 0.45 * head, 3.0), 0.45, 0.45, fc=PALETTE[2], alpha=float(weight), lw=0))
+            ax.add_patch(Rectangle((4.1 + 0.45 * head, 3.0), 0.45, 0.45, fill=False, ec="0.3", lw=0.8))
+        ax.text(3.95, 3.22, "latent code $a_{q,k}$", ha="right", va="center")
+        ax.text(6.05, 3.22, "one number per head", ha="left", va="center", color="0.4")
+        stops = [(0.6, "$x_k$"), *((place, words) for place, words, _ in layers), (9.5, "$y_q$")]
+        reach = {0.6: 0.35, 9.5: 0.35} | {place: width / 2 for place, _, width in layers}
+        for (here, words), (there, _) in zip(stops, [*stops[1:], (None, "")], strict=True):
+            ax.text(here, 1.2, words, ha="center", va="center", fontsize=12)
+            if there is not None:
+                arrow = {"arrowstyle": "->", "color": "0.3"}
+                ax.annotate("", (there - reach[there], 1.2), (here + reach[here], 1.2), arrowprops=arrow)
+        for place, _, width in layers:
+            box = FancyBboxPatch((place - width / 2, 0.75), width, 0.9, boxstyle="round,pad=0.02", fill=False, ec="0.3")
+            ax.add_patch(box)
+            ax.annotate("", (place, 1.7), (5.0, 2.95), arrowprops={"arrowstyle": "->", "color": PALETTE[2], "lw": 1.5})
+        if len(layers) > 1:
+            ax.text(5.2, 0.75, "ReLU", ha="center", va="center", fontsize=9)
+        ax.text(9.5, 0.45, "$+$ other keys", ha="center", va="center", fontsize=9, color="0.4")
     return figure
 
 
