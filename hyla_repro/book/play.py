@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from matplotlib.colors import to_hex
 
 from hyla_repro import paths
@@ -19,7 +20,7 @@ from hyla_repro.ledger.data_folder import model_name
 from hyla_repro.models.position import relative_position_buckets
 from hyla_repro.results.methods import METHODS, NAMES
 from hyla_repro.results.store import Store
-from hyla_repro.studies.style import COLORS
+from hyla_repro.studies.style import COLORS, PALETTE
 from hyla_repro.studies.trained import trained_models
 from hyla_repro.tasks.fuzzy_logic import FuzzyLogic
 from hyla_repro.tasks.sraven import SRaven, SRavenBatch, answer_sets
@@ -29,6 +30,9 @@ SOURCES = paths.CODE / "book" / "play"
 # Those of `hyla_repro.load(name)`.
 MODELS = tuple(f"{method}-{task}" for task in ("fuzzy-logic", "sraven-k2") for method in METHODS)
 _SEED = 0
+# Those of the figures: for values from 0 to 1, and for values of both signs.
+_COLORMAPS = {"values": "viridis", "signed": "RdBu_r"}
+_STOPS = 17
 # How many problems the page has by features of a panel and pool of tasks. Only with two features are there weights,
 # and only for those does it matter which tasks were held out.
 _PROBLEMS = {1: {"train": 60}, 2: {"train": 100, "heldout": 100}, 3: {"train": 60}, 4: {"train": 60}}
@@ -50,7 +54,7 @@ def weights_script(name: str) -> str:
 
 
 def facts() -> dict[str, Any]:
-    """Return all that the pages need besides weights: methods, models, functions and problems.
+    """Return all that the pages need besides weights: methods, colours, models, functions and problems.
 
     Returns: numbers, texts, lists and mappings alone. Scores are those of the models' runs, R2 or accuracy as
         fractions; `buckets` are those of relative positions by number of tokens.
@@ -60,11 +64,15 @@ def facts() -> dict[str, Any]:
     lengths = sorted({model["config"]["n_positions"] for model in models.values()})
     return {
         "methods": [{"name": name, "label": NAMES[name], "color": to_hex(COLORS[name])} for name in METHODS],
+        "colormaps": {name: _stops(colormap) for name, colormap in _COLORMAPS.items()},
         "models": models,
         "buckets": {n: relative_position_buckets(n).tolist() for n in lengths},
         "fuzzyLogic": _fuzzy_logic(runs()["hyla-fuzzy-logic"]),
-        "sraven": {"rules": SRAVEN_RULES, "levels": {k: _level(k) for k in _PROBLEMS}},
-    }
+        "sraven": {
+            "rules": SRAVEN_RULES, "levels": {k: _level(k) for k in _PROBLEMS},
+            "colors": [to_hex(color) for color in PALETTE[: max(_PROBLEMS)]],
+        },
+    }  # fmt: skip
 
 
 def facts_script() -> str:
@@ -80,6 +88,12 @@ def write(folder: Path) -> None:
     (folder / "facts.js").write_text(facts_script(), encoding="utf-8")
     for name in MODELS:
         (folder / f"{name}.js").write_text(weights_script(name), encoding="utf-8")
+
+
+def _stops(colormap: str) -> list[list[int]]:
+    """Return red, green and blue, 0 to 255, at equal steps."""
+    steps = [i / (_STOPS - 1) for i in range(_STOPS)]
+    return matplotlib.colormaps[colormap](steps, bytes=True)[:, :3].tolist()
 
 
 def _model(run: Experiment, row: dict[str, Any]) -> dict[str, Any]:
