@@ -6,6 +6,8 @@
   const METHODS = hylaPlay.facts.methods.map(({ name }) => name), EXAMPLES = 31, SIDE = 200;
   // The plane is computed in cells, every second one first, and for so many milliseconds before the page gets its turn.
   const CELLS = 16, SLICE = 12;
+  // That of Figure 2A, which has something in every corner.
+  const START = [5, 9];
   const POOLS = { train: "trained on", heldout: "held out", unknown_terms: "of unknown terms", none: "of no split" };
   const ORDER = [...Array(CELLS * CELLS).keys()].map((i) => [i % CELLS, Math.floor(i / CELLS)])
     .sort((a, b) => (a[0] % 2 || a[1] % 2 ? 1 : 0) - (b[0] % 2 || b[1] % 2 ? 1 : 0));
@@ -30,7 +32,7 @@
     const error = html("p", { class: "play-note" }), code = html("canvas", { class: "play-code", role: "img" });
     draggable(frame, (x, y) => moved(x, 1 - y));
     return {
-      root: html("section", { class: "play-panel" }, html("p", { class: "play-title" }, label), frame, text, code, error),
+      root: html("section", { class: "play-panel" }, html("p", { class: "play-title" }, label), frame, text, error, code),
       dots, text, error, code,
       paint(x, y, value, size = 1) {
         context.fillStyle = css("values", value);
@@ -54,14 +56,13 @@
     code.forEach((value, i) => image.data.set([...color("signed", 0.5 + (0.5 * value) / limit), 255], 4 * i));
     [canvas.width, canvas.height] = [keys, heads];
     canvas.getContext("2d").putImageData(image, 0, 0);
-    canvas.setAttribute("aria-label", `Latent code of the point: ${heads} heads, ${keys} examples, from −${limit.toFixed(1)} to ${limit.toFixed(1)}`);
-    return limit;
+    canvas.setAttribute("aria-label", `Latent code of the point: ${heads} heads, ${keys} examples, up to ±${number(limit, 1)}`);
   }
 
   pieces["fuzzy-logic"] = async (root) => {
     const loading = Promise.all(METHODS.map((name) => load(`${name}-fuzzy-logic`)));
     const draw = random(1);
-    let chosen = functions.heldout[0], point = [0.3, 0.7, 0.2, 0.7], examples = [], work = 0, models = [], waiting = false;
+    let chosen = START, point = [0.3, 0.7, 0.2, 0.7], examples = [], work = 0, models = [], waiting = false;
 
     const truth = plane("The function", drag), panels = METHODS.map((name) => plane(named(name), drag));
     const selects = chosen.map((_, i) => html("select", {
@@ -100,7 +101,7 @@
         panel.point(point, says);
         panel.text.replaceChildren("says ", html("b", {}, number(says)), `, off by ${number(Math.abs(says - is))}`);
         panel.root.dataset.says = says;
-        panel.limit = drawCode(panel.code, codes.at(-1), model.config.n_heads);
+        drawCode(panel.code, codes.at(-1), model.config.n_heads);
       });
     }
     /** Compute the planes again, bit by bit; a later call ends this one. */
@@ -124,7 +125,7 @@
           });
         }
         if (done < ORDER.length) requestAnimationFrame(step);
-        else panels.forEach((panel, i) => { panel.error.textContent = `mean error on this plane ${number(sums[i], 3)}`; });
+        else panels.forEach((panel, i) => { panel.error.textContent = `mean error ${number(sums[i], 3)}`; });
       };
       requestAnimationFrame(step);
     }
@@ -154,7 +155,7 @@
         html("div", { class: "play-sliders" }, ...sliders.map((one) => one.root))),
       html("div", { class: "play-panels" }, truth.root, ...panels.map((panel) => panel.root)),
       html("p", { class: "play-note" }, "Drag the point. Dots are the examples that every model sees, with their values, at whatever ",
-        "x₃ and x₄ they have; the plane is cut at yours. The strip below each plane is the point's latent code in the final layer: a row ",
+        "x₃ and x₄ they have; the plane is cut at yours, and the mean error is that over the plane. The strip below each plane is the point's latent code in the final layer: a row ",
         "for each head, a column for each example."));
     truth.code.remove();
     truth.error.append(scale());

@@ -50,7 +50,7 @@
     let seed = 7, basis = heads(seed), scores = [...START], angle = 0.7, normalized = false;
     const planes = { linear: plane("linear", turn), hyla: plane("hyla", turn) };
     const thumbs = range(HEADS).map(() => html("span", { class: "play-thumbs" }));
-    const sliders = scores.map((value, h) => slider(`a${"₁₂₃"[h]}`, { min: -2, max: 2, step: 0.05, value }, (to) => {
+    const sliders = scores.map((value, h) => slider(`head ${h + 1}: a${"₁₂₃"[h]}`, { min: -2, max: 2, step: 0.05, value }, (to) => {
       scores[h] = to;
       draw();
     }));
@@ -71,7 +71,7 @@
     function renew() {
       basis = heads(seed++);
       thumbs.forEach((thumb, h) => thumb.replaceChildren(
-        matrix(basis.value[h], 2, `head ${h + 1}: value matrix`, 9, false), matrix(basis.out[h], 2, `head ${h + 1}: output matrix`, 9, false)));
+        matrix(basis.value[h], 2, `head ${h + 1}: value matrix`, 11, false), matrix(basis.out[h], 2, `head ${h + 1}: output matrix`, 11, false)));
       draw();
     }
     function draw() {
