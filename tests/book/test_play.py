@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from matplotlib.colors import to_hex
-from test_book import extension
+from test_book import PAGES, extension, prose
 
 from hyla_repro import load
 from hyla_repro.book import play
@@ -21,6 +21,7 @@ from hyla_repro.tasks.fuzzy_logic import FuzzyLogic
 from hyla_repro.tasks.sraven import SRaven
 
 PLAY = extension("play")
+PLACE = re.compile(r"^```\{play\} (\S+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,9 @@ def facts(folder: Path) -> dict:
 
 @pytest.mark.parametrize("name", play.MODELS)
 def test_weights_are_the_committed_file_byte_for_byte(folder, name):
-    key, content = re.fullmatch(r'hylaPlay\.weights\["(.+)"\] = "(.+)";\n', (folder / f"{name}.js").read_text()).groups()
+    key, content = re.fullmatch(
+        r'hylaPlay\.weights\["(.+)"\] = "(.+)";\n', (folder / f"{name}.js").read_text()
+    ).groups()
     assert key == name
     assert sha256(base64.b64decode(content)) == Store().manifest()[model_name(play.runs()[name])]
 
@@ -74,13 +77,14 @@ def test_functions_are_those_of_the_models_split(facts):
 
 
 def test_problems_are_whole_and_their_own_answer_is_right(facts):
-    for k, pools in facts["sraven"]["levels"].items():
+    levels = facts["sraven"]["levels"]
+    for k, pools in levels.items():
         for problem in (problem for problems in pools.values() for problem in problems):
             assert len(problem["symbols"]) == 9 * int(k)
             assert problem["symbols"][-int(k) :] in problem["answers"]
             assert len(problem["rules"]) == len(problem["permutations"][0]) == int(k)
-    assert {k: {pool: len(problems) for pool, problems in pools.items()} for k, pools in
-            facts["sraven"]["levels"].items()} == {str(k): pools for k, pools in play._PROBLEMS.items()}  # fmt: skip
+    counts = {k: {pool: len(problems) for pool, problems in pools.items()} for k, pools in levels.items()}
+    assert counts == {str(k): pools for k, pools in play._PROBLEMS.items()}
 
 
 def test_problems_are_of_the_tasks_that_the_models_were_trained_on_or_not(facts):
@@ -119,10 +123,7 @@ def test_without_a_script_the_content_stands_in_the_place():
     )
 
 
-@pytest.mark.parametrize("page", [path.name for path in (play.SOURCES.parent).iterdir() if path.suffix in (".md", ".ipynb")])
-def test_pieces_on_a_page_exist_and_have_something_to_stand_there(page):
-    text = (play.SOURCES.parent / page).read_text(encoding="utf-8")
-    text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"]) if page.endswith("ipynb") else text
-    for name, content in re.findall(r"^```\{play\} (\S+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        assert name in PLAY.PIECES
-        assert len(content.split()) > 8
+def test_pieces_on_pages_exist_and_have_something_to_stand_there():
+    places = [place for page in PAGES for place in PLACE.findall(prose(page))]
+    assert {name for name, _ in places} == set(PLAY.PIECES)
+    assert all(len(content.split()) > 8 for _, content in places)
