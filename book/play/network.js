@@ -111,7 +111,7 @@
       code,
       html("div", { class: "play-cards" },
         card("linear", "Applied once: linear", "W = a₁W₁ + a₂W₂ + a₃W₃, as in standard and in linear attention. The circle always becomes an ellipse."),
-        card("hyla", "Applied twice, with a ReLU between: HYLA", "The same code mixes both layers. Each hidden unit bends the ellipse where it opens or shuts.")));
+        card("hyla", "Applied twice, ReLU between: HYLA", "The same code mixes both layers. Each hidden unit bends the ellipse where it opens or shuts.")));
     renew();
   };
 })();
