@@ -18,13 +18,16 @@ READY := .venv/.installed
 
 .DEFAULT_GOAL := book
 .DELETE_ON_ERROR:
-.PHONY: book test check reproduce figures pictures linkcheck check-myst dist clean lock setup help
+.PHONY: book test test-browser check reproduce figures pictures linkcheck check-myst dist clean lock setup help
 
 book: $(READY)  ## Build the book from the committed results (the default)
 	$(BIN)/jupyter-book build book/ -W -n --keep-going
 
 test: $(READY)  ## Run the tests that need neither a GPU nor much time; ARGS="-m slow" for the others
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
+
+test-browser: $(READY)  ## Play with the pages in Chromium; says what is missing
+	$(BIN)/python -m pytest -m browser -p no:xdist $(ARGS) tests/browser
 
 check: $(READY)  ## Check style, types, and that imports run one way
 	$(BIN)/ruff check .
@@ -97,4 +100,4 @@ lock:  ## Write the versions in requirements.lock and environment.yml again (nee
 	rm requirements.lock.new
 
 help:  ## List these targets
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
