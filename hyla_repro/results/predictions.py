@@ -63,7 +63,6 @@ def parquet(runs: Iterable[Experiment], folder: DataFolder, device: str = "cpu")
     """
     try:
         import pyarrow
-        from pyarrow import parquet as files
     except ImportError as error:
         message = "Parquet needs the package pyarrow: `pip install 'hyla-repro[datasets]'`"
         raise MissingPackageError(message) from error
@@ -76,9 +75,25 @@ def parquet(runs: Iterable[Experiment], folder: DataFolder, device: str = "cpu")
         task = run.task_settings
     joined = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
     table = pyarrow.table({name: _column(values) for name, values in joined.items()})
-    table = table.replace_schema_metadata({"task": task.summary, "task_version": str(task.version)})
+    return write(table.replace_schema_metadata({"task": task.summary, "task_version": str(task.version)}))
+
+
+def write(table: "pyarrow.Table") -> bytes:
+    """Return a table as a small Parquet file: floating-point numbers byte by byte, pages as large as they can be.
+
+    Runs of one seed share their problems, which only a page that holds several of them can tell.
+    """
+    import pyarrow
+    from pyarrow import parquet as files
+
+    fractions = [field.name for field in table.schema if pyarrow.types.is_floating(field.type)]
+    texts = [field.name for field in table.schema if pyarrow.types.is_dictionary(field.type)]
     written = io.BytesIO()
-    files.write_table(table, written, compression="zstd", compression_level=19)
+    files.write_table(
+        table, written, compression="zstd", compression_level=19, use_dictionary=texts, data_page_size=1 << 26,
+        max_rows_per_page=table.num_rows,
+        column_encoding={"problem": "DELTA_BINARY_PACKED", **dict.fromkeys(fractions, "BYTE_STREAM_SPLIT")},
+    )  # fmt: skip
     return written.getvalue()
 
 
