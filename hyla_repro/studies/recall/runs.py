@@ -36,7 +36,7 @@ class Sizes(NamedTuple):
 # it sees 6.4 million sequences, 100 000 different ones, in steps of 128 to 512.
 SIZES = {
     "smoke": Sizes({2: 16, 4: 16}, 16, 32, 60, 16, (1e-2,), 200),
-    "laptop": Sizes({4: 32, 8: 32, 12: 48}, 32, 32, 2_500, 64, (1e-2,), 2_000),
+    "laptop": Sizes({4: 32, 6: 32, 8: 32}, 32, 32, 2_500, 64, (1e-2,), 2_000),
     "paper": Sizes({4: 64, 8: 128, 16: 256, 64: 512}, 8192, 128, 25_000, 256, (1e-4, 4.64e-4, 2.15e-3, 1e-2), 3_000),
 }
 SEEDS = {"smoke": (0,), "laptop": (0, 1, 2), "paper": (0, 1, 2)}
