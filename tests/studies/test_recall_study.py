@@ -62,7 +62,6 @@ def test_the_rules_say_what_they_are_made_for() -> None:
     [
         ("recall-softmax", lambda method, n: 98.0, CONTRADICTED),
         ("recall-softmax", lambda method, n: 99.5 if n < 6 else 97.0, CONTRADICTED),
-        ("recall-linear", lambda method, n: 99.5, UNDECIDED),
         ("recall-linear", lambda method, n: {"softmax": 99.5}.get(method, 80.0 + 2 * n), CONTRADICTED),
         ("recall-hyla", lambda method, n: {"hyla": 50.0}.get(method, 60.0), CONTRADICTED),
         ("recall-hyla-softmax", lambda method, n: 99.5, UNDECIDED),
