@@ -14,7 +14,7 @@ from sphinx.application import Sphinx
 from hyla_repro.book.verdicts import claims
 
 _DEVIATION = re.compile(r"\bD(\d+)\b")
-_DEVIATIONS, _REPORT = "deviations", "report"
+_DEVIATIONS, _GLOSSARY, _REPORT = "deviations", "glossary", "report"
 
 
 def add_targets(app: Sphinx, doctree: nodes.document) -> None:
@@ -52,18 +52,20 @@ def link(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def explain(app: Sphinx, doctree: nodes.document) -> None:
-    """Remember what the glossary says of its words."""
+    """Give the words of the glossary their anchors, and remember what it says of each."""
+    if app.env.docname != _GLOSSARY:
+        return
+    known = app.env.explanations = {}  # type: ignore[attr-defined]
     for item in doctree.findall(nodes.definition_list_item):
-        for term in item.findall(nodes.term):
-            for name in term["ids"]:
-                if name.startswith("term-"):
-                    _explanations(app)[name] = " ".join(item[-1].astext().split())
+        term, text = item[0], " ".join(item[-1].astext().split())
+        term["ids"].append("term-" + re.sub(r"\W+", "-", term.astext().lower()).strip("-"))
+        known |= {word.strip(): (term["ids"][-1], text) for word in term.astext().lower().split(",")}
 
 
-def _explanations(app: Sphinx) -> dict[str, str]:
-    if not hasattr(app.env, "explanations"):
-        app.env.explanations = {}  # type: ignore[attr-defined]
-    return app.env.explanations  # type: ignore[attr-defined]
+def _explained(app: Sphinx, word: str) -> tuple[str, str] | None:
+    """Return anchor and explanation of a word, or of the word that it is the plural of."""
+    known = getattr(app.env, "explanations", {})
+    return known.get(word.lower()) or known.get(word.lower().removesuffix("s"))
 
 
 def _inside(node: nodes.Node, *kinds: type[nodes.Node]) -> bool:
@@ -92,9 +94,9 @@ def resolved(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Link once the references of the page are resolved, so that `[D18](deviations.md)` is known for what it is."""
     link(app, doctree)
     for reference in doctree.findall(nodes.reference):
-        name = reference.get("refuri", "").partition("#")[2] or reference.get("refid", "")
-        if name in _explanations(app):
-            reference["reftitle"] = _explanations(app)[name]
+        if reference.get("refuri") == f"{_GLOSSARY}.html" and (found := _explained(app, reference.astext())):
+            reference["refuri"] += f"#{found[0]}"
+            reference["reftitle"] = found[1]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -56,6 +56,44 @@ def compute_command(
     typer.echo(compute(figure, again=again))
 
 
+@_command("predictions")
+def predictions_command(
+    where: Annotated[
+        list[str] | None, typer.Option(help="COLUMN=VALUE, such as task=sraven or method=hyla: only these runs; repeat")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="folder of TASK.parquet; those of the main comparisons go into data/ without it")
+    ] = None,
+    device: Device = "cpu",
+) -> None:
+    """Write what models with committed weights say on every problem that they were scored on, a file per task."""
+    from hyla_repro.files import write_atomically
+    from hyla_repro.results.predictions import parquet, with_weights
+    from hyla_repro.studies import PRESETS, STUDIES, experiments
+    from hyla_repro.studies.study import once
+    from hyla_repro.training.plan import with_values
+
+    if where and output is None:
+        raise ValueError("where without output: data/ holds whole main comparisons, so name a folder by --output")
+    folder = DataFolder()
+    if output is None:
+        runs = [run for study in STUDIES if study.main for preset in PRESETS for run in study.main(preset)]
+        runs = [
+            run for run in runs if run.task_name in ("fuzzy_logic", "sraven")
+        ]  # of texts, there is nothing to share
+    else:
+        runs = [run for preset in PRESETS for run in experiments("all", preset)]
+    held = with_weights(once(runs), folder)
+    chosen = with_values([run for runs in held.values() for run in runs], where or [])
+    for task, runs in with_weights(chosen, folder).items():
+        content, name = parquet(runs, folder, check_device(device)), f"{task}.parquet"
+        if output is None:
+            folder.write({f"predictions/{name}": content})
+        else:
+            write_atomically(output / name, content)
+        typer.echo(f"{task}: {len(runs)} models, {len(content) / 1e6:.2f} MB")
+
+
 @_command()
 def verify() -> None:
     """Check every file of data/ against its digest."""

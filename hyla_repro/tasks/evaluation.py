@@ -1,5 +1,6 @@
 """What fixed evaluation sets of every task share: the first problems of its evaluation streams, split by split."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -27,9 +28,29 @@ def first_problems(task: Any, splits: Sequence[str], problems: int, known: Itera
             raise ValueError(
                 "split='train' is what models are trained on: use 'test', fresh problems of the same tasks"
             )
-    drawn = {}
-    for split in splits:
-        sizes = [min(CHUNK, problems - start) for start in range(0, problems, CHUNK)]
-        batches = [task.batch(split, step, size) for step, size in enumerate(sizes)]
-        drawn[split] = type(batches[0])(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
-    return drawn
+    return {split: draw_problems(task, split, problems) for split in splits}
+
+
+def draw_problems(task: Any, split: str, problems: int) -> Any:
+    """Return the first problems of a split as one batch, drawn in steps of CHUNK.
+
+    Raises: ValueError for an unknown split.
+    """
+    sizes = [min(CHUNK, problems - start) for start in range(0, problems, CHUNK)]
+    batches = [task.batch(split, step, size) for step, size in enumerate(sizes)]
+    return type(batches[0])(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+
+
+def digest(task: Any, split: str, problems: int = PROBLEMS) -> str:
+    """Return the SHA-256 of the first problems of a split: of all that their batch holds, by name and shape.
+
+    Numbers are rounded to 1e-4 first, so that a processor's last digits do not count.
+
+    Raises: ValueError for an unknown split.
+    """
+    content = hashlib.sha256()
+    for name, part in draw_problems(task, split, problems)._asdict().items():
+        content.update(f"{name} {tuple(part.shape)} ".encode())
+        whole = (part.double() * 1e4).round() if part.is_floating_point() else part
+        content.update(whole.numpy().astype("<i8").tobytes())
+    return content.hexdigest()

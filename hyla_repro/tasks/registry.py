@@ -7,6 +7,7 @@ from typing import Any
 from hyla_repro.errors import choose
 from hyla_repro.tasks.fuzzy_logic.settings import FuzzyLogicSettings
 from hyla_repro.tasks.language.settings import LanguageSettings
+from hyla_repro.tasks.mqar.settings import MQARSettings
 from hyla_repro.tasks.series.settings import SeriesSettings
 from hyla_repro.tasks.sraven.settings import SRavenSettings
 
@@ -53,3 +54,4 @@ TASKS.add("fuzzy_logic", FuzzyLogicSettings, "hyla_repro.tasks.fuzzy_logic.task:
 TASKS.add("sraven", SRavenSettings, "hyla_repro.tasks.sraven.task:SRaven")
 TASKS.add("language", LanguageSettings, "hyla_repro.tasks.language.task:Language")
 TASKS.add("series", SeriesSettings, "hyla_repro.tasks.series.task:Series")
+TASKS.add("mqar", MQARSettings, "hyla_repro.tasks.mqar.task:MQAR")

@@ -16,6 +16,13 @@ class TaskSettings(Protocol):
     def seed(self) -> int: ...
 
     @property
+    def version(self) -> int:
+        """Settings, split, step and size of one version draw one batch forever; problems that change raise it.
+
+        `hyla_repro.tasks.digests` says what the evaluation sets of each version are.
+        """
+
+    @property
     def n_tokens(self) -> int: ...
 
     @property

@@ -33,9 +33,10 @@ def errors(output: str) -> list[str]:
 def copy(folder: Path) -> int:
     """Copy the pages as they would be read, and return how many there are."""
     pages = [path for path in sorted((ROOT / "book").iterdir()) if path.suffix in (".md", ".ipynb")]
-    (folder / "book").mkdir()
-    for path in (*pages, ROOT / "book/references.bib", ROOT / "book/myst.yml"):
-        shutil.copyfile(path, folder / "book" / path.name)
+    (folder / "book/_ext").mkdir(parents=True)
+    for path in (*pages, ROOT / "book/references.bib", ROOT / "book/myst.yml", ROOT / "book/_ext/play.mjs"):
+        shutil.copyfile(path, folder / path.relative_to(ROOT))
+    shutil.copytree(ROOT / "figures", folder / "figures")
     for path in ROOT.glob("*.md"):
         shutil.copyfile(path, folder / path.name)
     (folder / "book/api.md").write_text("(api)=\n# Reference\n")

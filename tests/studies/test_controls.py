@@ -77,6 +77,9 @@ NO_RUNS |= dict.fromkeys(
     (f"drop-{name}" for name in ("attention", "cosine", "residual", "joint", "stages", "first", "rank", "flip",
                                  "flip-heldout")), "no model of eight layers is committed",
 )  # fmt: skip
+NO_RUNS |= dict.fromkeys(
+    (f"recall-{name}" for name in ("softmax", "linear", "hyla", "hyla-softmax", "aaren")), "no run of it is committed"
+)
 # By the names of methods, and by the places along an axis.
 OF_METHODS = {"2c-main", "2c-heldout", "4-hyla-small", "a1-code-twice", "a1-code-twice-mean", "a1-softmax-between",
               "a1-both-components", "a1-experts", "a1-sraven-main", "a1-sraven-order", "a1-sraven-both-components",

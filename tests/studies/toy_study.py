@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class MeanSettings:
     n_tokens: int = 4
     seed: int = 0
-    n_inputs, n_outputs, n_read, metric, short_name, summary = 2, 1, 1, "R²", "mean", "mean"
+    version, n_inputs, n_outputs, n_read, metric, short_name, summary = 1, 2, 1, 1, "R²", "mean", "mean"
     names_model_size, stackable, evaluation_splits = False, (), ("test", "heldout")
     selected_by, lower_is_better, scale = "heldout", False, 100.0
 

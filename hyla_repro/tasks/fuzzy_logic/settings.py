@@ -32,6 +32,7 @@ class FuzzyLogicSettings:
     seed: int = 0
     unknown_fraction: float = 0.25
 
+    version = 1
     n_read = 1
     n_outputs = 1
     short_name = "fuzzy_logic"

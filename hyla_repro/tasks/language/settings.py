@@ -28,6 +28,7 @@ class LanguageSettings:
     context: int = 128
     seed: int = 0
 
+    version = 1
     metric = "nats per token"
     names_model_size = True
     stackable = ()

@@ -47,6 +47,7 @@ class SeriesSettings:
     data_set: str = "japanese_vowels"
     seed: int = 0
 
+    version = 1
     metric = "accuracy"
     names_model_size = False
     stackable = ()

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
         is_ambiguous,
         is_wholly_ambiguous,
     )
+    from hyla_repro.tasks.sraven.splits import TRAIN_FRACTIONS, connected_split, rule_groups
     from hyla_repro.tasks.sraven.task import SPLITS, SRaven, SRavenBatch
-    from hyla_repro.tasks.sraven.text import render
+    from hyla_repro.tasks.sraven.text import Prompt, parse_answer, prompt, render
 
 __all__ = [
-    "RULES", "SPLITS", "EvaluationSet", "SRaven", "SRavenBatch", "answer_sets", "beliefs", "best_guess",
-    "evaluation_set", "explanations", "export", "hypotheses", "is_ambiguous", "is_wholly_ambiguous", "load", "render",
-    "score",
+    "RULES", "SPLITS", "TRAIN_FRACTIONS", "EvaluationSet", "Prompt", "SRaven", "SRavenBatch", "answer_sets", "beliefs",
+    "best_guess", "connected_split", "evaluation_set", "explanations", "export", "hypotheses", "is_ambiguous",
+    "is_wholly_ambiguous", "load", "parse_answer", "prompt", "render", "rule_groups", "score",
 ]  # fmt: skip
 
 _NAMES = {
@@ -29,8 +30,9 @@ _NAMES = {
     "ideal": ("beliefs", "best_guess"),
     "rules": ("RULES",),
     "solver": ("answer_sets", "explanations", "hypotheses", "is_ambiguous", "is_wholly_ambiguous"),
+    "splits": ("TRAIN_FRACTIONS", "connected_split", "rule_groups"),
     "task": ("SPLITS", "SRaven", "SRavenBatch"),
-    "text": ("render",),
+    "text": ("Prompt", "parse_answer", "prompt", "render"),
 }
 __getattr__, __dir__ = exports(
     __name__, {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}

@@ -34,6 +34,7 @@ class SRavenSettings:
     heldout_fraction: float = 0.25
     seed: int = 0
 
+    version = 1
     metric = "accuracy"
     names_model_size = True
     stackable = ("heldout_fraction",)
