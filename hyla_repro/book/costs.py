@@ -64,11 +64,16 @@ def figures(store: Store) -> pd.DataFrame:
 
 
 def _reported(runs: list[Experiment]) -> str:
-    """Return the least and most hours that the paper reports for such runs; nothing where it reports none."""
+    hours = reported_hours(runs)
+    return " to ".join(map(_hours, hours)) if hours else ""
+
+
+def reported_hours(runs: Iterable[Experiment]) -> tuple[float, float] | None:
+    """Return the least and most GPU hours that the paper reports for such runs; None where it reports none."""
     minutes = [study_of(run.task_name).reported_minutes for run in runs]
     known = [pair for pair in minutes if pair is not None]
-    low, high = (f"{_hours(sum(pair[end] for pair in known) / 60)}" for end in (0, 1))
-    return f"{low} to {high}" if len(known) == len(runs) else ""
+    low, high = (sum(pair[end] for pair in known) / 60 for end in (0, 1))
+    return (low, high) if len(known) == len(minutes) else None
 
 
 def _hours(number: float) -> str:
