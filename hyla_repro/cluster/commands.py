@@ -95,7 +95,7 @@ def watch(committed: set[str], every: float) -> None:
 def _program() -> list[str]:
     """Return how workers call this program, from whatever folder."""
     *python, called = program()
-    return [*python, called if python else str(Path(called).absolute())]
+    return [*python, str(Path(called).absolute())] if Path(called).exists() else [*python, called]
 
 
 def _missing(submission: "Submission") -> "list[Experiment]":

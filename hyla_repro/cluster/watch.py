@@ -74,17 +74,17 @@ def wanted(submission: Submission, committed: set[str]) -> list[Experiment]:
 
 
 def describe(folder: Path, committed: set[str]) -> tuple[str, bool]:
-    """Return how a submission stands, and whether its workers are all over."""
+    """Return how a submission stands, and whether it is over: all of its workers, or all of its runs."""
     submission, ledger = read(folder), Ledger()
     runs, found = wanted(submission, committed), workers(folder, submission.workers)
     counts = Counter(ledger.states(runs).values())
     text = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     lines = [f"{folder.name}: {counts['done']} of {len(runs)} runs finished ({text})"]
-    done, total = flop_done(runs, ledger), sum(map(total_flop, runs))
+    ended, done, total = counts["done"] + counts["diverged"], flop_done(runs, ledger), sum(map(total_flop, runs))
     begun = [worker.note.since for worker in found if worker.note]
     seconds = time.time() - min(begun) if begun else 0.0
     rate = (done - submission.flop_before) / seconds if seconds > 0 else 0.0
-    if rate > 0:
+    if rate > 0 and ended < len(runs):
         lines.append(
             f"  {rate / 1e9:.3g} GFLOP/s since the first start, about {(total - done) / rate / 3600:.1f} h left"
         )
@@ -94,7 +94,7 @@ def describe(folder: Path, committed: set[str]) -> tuple[str, bool]:
         if worker.state in ("failed", "lost") and worker.note:
             code = "" if worker.note.code is None else f" with code {worker.note.code}"
             lines.append(f"  worker {worker.number} {worker.state}{code} on {worker.note.host}: {worker.last_line}")
-    return "\n".join(lines), all(worker.state in _OVER for worker in found)
+    return "\n".join(lines), ended == len(runs) or all(worker.state in _OVER for worker in found)
 
 
 def shown(root: Path | None = None) -> list[Path]:

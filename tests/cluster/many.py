@@ -19,7 +19,6 @@ from hyla_repro import studies
 from hyla_repro.cli import main
 from hyla_repro.experiment import Experiment
 from hyla_repro.ledger.runs import Ledger
-from hyla_repro.training import others
 
 STEPS = {"forty": 20, "four": 40, "one": 40}
 
@@ -56,12 +55,11 @@ def watched() -> None:
     Stack.advance, Ledger.commit = slowly, traced
 
 
-studies.add(studies.Study("many", "Many", tuple(studies.Chapter(name, lambda preset, name=name: of(name)) for name in STEPS)))
+studies.add(
+    studies.Study("many", "Many", tuple(studies.Chapter(name, lambda preset, name=name: of(name)) for name in STEPS))
+)
 
 if __name__ == "__main__":
-    # A machine that vanished is found out sooner, so that tests need not wait a minute.
-    if "UNTIL_DEAD" in os.environ:
-        others._UNTIL_DEAD = float(os.environ["UNTIL_DEAD"])
     if "run" in sys.argv[:2]:
         watched()
     main()
