@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread, reproducible hypothesis examples, tiny experiments, an empty ledger, counted faults."""
+"""For all tests: one thread, reproducible hypothesis examples, tiny experiments, an empty ledger, faults counted."""
 
 import csv
 import os

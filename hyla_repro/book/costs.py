@@ -178,6 +178,11 @@ def faults(table: pd.DataFrame) -> pd.DataFrame:
     return table[["promise", "fault", "tried", "survived"]].rename(columns=columns)
 
 
+def slurm_faults(table: pd.DataFrame) -> pd.DataFrame:
+    """Return, per fault of a cluster, how often it was tried and how often survived."""
+    return faults(table).drop(columns="promise")
+
+
 def _fixed(numbers: pd.Series, digits: int) -> pd.Series:
     return numbers.map(f"{{:.{digits}f}}".format)
 
@@ -193,6 +198,7 @@ MEASUREMENTS: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
     "chapters": ("python benchmarks/chapters.py", chapters),
     "reruns": ("python benchmarks/reruns.py", reruns),
     "faults": ("python -m pytest tests/promises", faults),
+    "slurm_faults": ("make test-slurm", slurm_faults),
 }
 
 

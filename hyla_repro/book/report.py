@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from hyla_repro import paths
-from hyla_repro.book import costs
+from hyla_repro.book import budget, costs
 from hyla_repro.book.lock import entries, status
 from hyla_repro.book.notebook import page_of
 from hyla_repro.book.verdicts import ANSWERS, Verdict, best_verdict, claims, headlines, scales
@@ -149,12 +149,14 @@ def documents(store: Store | None = None, root: Path = paths.ROOT) -> dict[Path,
     """
     store = store or Store(committed_only=True)
     readme, cost_page, how_to_read = root / "README.md", root / "book" / "cost.md", root / "book" / "verdicts.md"
+    cluster_page = root / "book" / "cluster.md"
     found = verdicts(store)
     return {
         root / "book" / "report.md": page(store, found),
         readme: _fill(readme, {"verdicts": readme_section(found)}),
         how_to_read: _fill(how_to_read, {"luck": luck_section(found)}),
         cost_page: _fill(cost_page, cost_sections(store)),
+        cluster_page: _fill(cluster_page, {"budget": frame(budget.table(store))}),
     }
 
 

@@ -8,25 +8,40 @@ import os
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
-
-from toy_study import runs as toys
 
 from hyla_repro import studies
 from hyla_repro.cli import main
 from hyla_repro.experiment import Experiment
 from hyla_repro.ledger.runs import Ledger
+from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
 
-STEPS = {"forty": 20, "four": 40, "one": 40}
+# Runs and steps of each figure.
+FIGURES = {"forty": (40, 20), "four": (4, 40), "one": (1, 40)}
 
 
 def of(figure: str) -> list[Experiment]:
     """Return as many runs as the figure's name says."""
-    count = {"forty": 40, "four": 4, "one": 1}[figure]
-    return [toys("smoke")[0].model_copy(update={"seed": 100 + seed, "steps": STEPS[figure]}) for seed in range(count)]
+    count, steps = FIGURES[figure]
+    run = fuzzy_logic("smoke", "linear", 0)
+    sizes = {
+        "n_layers": 1,
+        "d_model": 8,
+        "n_heads": 2,
+        "qk_dim": 4,
+        "v_dim": 4,
+        "d_ff": 8,
+        "n_positions": 7,
+        "n_inputs": 4,
+    }
+    small = {
+        "task": {"n_variables": 3, "n_terms": 2, "n_examples": 7, "heldout_fraction": 0.5},
+        "model": run.model.model_copy(update=sizes), "steps": steps, "batch_size": 5, "warmup_steps": 3,
+        "evaluation_sequences": 23,
+    }  # fmt: skip
+    return [
+        Experiment.model_validate(run.model_copy(update=small | {"seed": seed}).model_dump()) for seed in range(count)
+    ]
 
 
 def trace(what: str, run: Experiment, step: int) -> None:
@@ -55,11 +70,9 @@ def watched() -> None:
     Stack.advance, Ledger.commit = slowly, traced
 
 
-studies.add(
-    studies.Study("many", "Many", tuple(studies.Chapter(name, lambda preset, name=name: of(name)) for name in STEPS))
-)
-
 if __name__ == "__main__":
-    if "run" in sys.argv[:2]:
+    chapters = [studies.Chapter(name, lambda preset, name=name: of(name)) for name in FIGURES]
+    studies.add(studies.Study("many", "Many", tuple(chapters)))
+    if sys.argv[1] == "run":
         watched()
     main()

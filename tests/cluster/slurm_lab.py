@@ -1,4 +1,4 @@
-"""A Slurm of two nodes on this machine, each with a host name of its own, so that neither takes the other for itself."""
+"""A Slurm of two nodes on this machine, each with a host name of its own, so neither takes the other for itself."""
 
 import os
 import secrets
@@ -20,7 +20,7 @@ def missing() -> list[str]:
     return [tool for tool in TOOLS if not shutil.which(tool, path=path)] + ["root"] * (os.geteuid() != 0)
 
 
-def until(true: Callable[[], object], seconds: float = 240) -> None:
+def until(true: Callable[[], object], seconds: float = 600) -> None:
     """Wait until something holds; an AssertionError says what did not."""
     deadline = time.monotonic() + seconds
     while not true():
