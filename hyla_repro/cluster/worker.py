@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -130,7 +131,8 @@ def _run(command: Sequence[str], folder: Path, index: str, grace: float) -> tupl
             try:
                 return child.wait(min(BEAT_SECONDS, max(deadline - time.monotonic(), 0.1))), received
             except subprocess.TimeoutExpired:
-                os.utime(note_file(folder, index))
+                with suppress(OSError):  # a full or absent disk is no reason to stop
+                    os.utime(note_file(folder, index))
                 if time.monotonic() > deadline:
                     child.kill()
 

@@ -3,7 +3,6 @@
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from slurm_lab import Lab, until
 from hyla_repro.cluster.watch import Worker, workers
 from hyla_repro.experiment import Experiment
 from hyla_repro.ledger.runs import CURVE, MODEL, Ledger
-from hyla_repro.training.loop import train
 
 pytestmark = pytest.mark.slurm
 STUDY = Path(many.__file__)
@@ -84,9 +82,12 @@ class Shop:
         """Return how often each run's result was written."""
         return {run.id: Counter(line[3] for line in self.said("result"))[run.id] for run in runs}
 
-    def same(self, runs: list[Experiment], straight: Ledger) -> list[bool]:
+    def same(self, figure: str) -> list[bool]:
         """Return for each run whether its result was written once, and is that of training without any fault."""
-        train(runs, straight, progress=False)
+        runs, straight = many.of(figure), Ledger(self.folder / "straight")
+        environment = self.environment | {"HYLA_REPRO_RUNS": str(straight.root), "MANY_TRACE": os.devnull}
+        subprocess.run([sys.executable, str(STUDY), "run", figure, "--processes", "1"], env=environment, check=True,
+                       capture_output=True)  # fmt: skip
         once = self.results(runs)
         return [
             once[run.id] == 1
@@ -103,12 +104,7 @@ def shop(lab: Lab, tmp_path: Path) -> Iterator[Shop]:
     until(lambda: not lab.call("squeue", "--noheader"), 60)
 
 
-@pytest.fixture
-def straight(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "straight")
-
-
-def test_slurm_two_arrays_at_once_train_every_run_once(shop: Shop, straight: Ledger, count: Count) -> None:
+def test_slurm_two_arrays_at_once_train_every_run_once(shop: Shop, count: Count) -> None:
     """One array by submitit, one by the printed script."""
     words, runs = ("--workers", "2", "--time", "10m"), many.of("forty")
     folders = [shop.submit("forty", *words, slowly=0.02), shop.submit("forty", *words, "--print-sbatch", slowly=0.02)]
@@ -116,13 +112,13 @@ def test_slurm_two_arrays_at_once_train_every_run_once(shop: Shop, straight: Led
         shop.wait(folder, 2, "done")
     steps = Counter(line[3:] for line in shop.said("step"))
     assert sum(steps.values()) == 40 * 20
-    for run, same in zip(runs, shop.same(runs, straight), strict=True):
+    for run, same in zip(runs, shop.same("forty"), strict=True):
         count(same and all(steps[run.id, step] == 1 for step in range(1, run.steps + 1)))
     assert len({line[0] for line in shop.said()}) > 1
 
 
-def test_slurm_killed_workers_are_replaced(shop: Shop, straight: Ledger, count: Count) -> None:
-    runs, folder = many.of("four"), shop.submit("four", "--workers", "2", "--time", "10m", slowly=0.3)
+def test_slurm_killed_workers_are_replaced(shop: Shop, count: Count) -> None:
+    folder = shop.submit("four", "--workers", "2", "--time", "10m", slowly=0.3)
     until(lambda: len({line[0] for line in shop.said("step")}) == 2)
     first, second = {line[0] for line in shop.said("step")}
     job = next(pid for pid in _parents(second) if b"submitit" in Path(f"/proc/{pid}/cmdline").read_bytes())
@@ -138,7 +134,7 @@ def test_slurm_killed_workers_are_replaced(shop: Shop, straight: Ledger, count: 
     until(over)
     done = next(worker.note for worker in workers(folder, 2) if worker.state == "done")
     count(done.starts == 2 and done.killed == 1)
-    for same in shop.same(runs, straight):
+    for same in shop.same("four"):
         count(same)
 
 
@@ -148,32 +144,34 @@ def _parents(pid: int) -> Iterator[int]:
         yield pid
 
 
-def test_slurm_a_killed_submission_loses_and_doubles_nothing(shop: Shop, straight: Ledger, count: Count) -> None:
-    runs, words = many.of("four"), ("--workers", "2", "--time", "10m")
+def test_slurm_a_killed_submission_loses_and_doubles_nothing(shop: Shop, count: Count) -> None:
+    words = ("--workers", "2", "--time", "10m")
 
-    def queued() -> str:
-        return shop.lab.call("squeue", "--noheader")
+    def folders() -> int:
+        return len(shop.submissions())
 
-    moments = [
-        lambda: len(shop.submissions()) > 0,
-        lambda: len(list(shop.folder.glob("submissions/*/submitit/*.pkl"))) > 0,
-        lambda: queued(),
-    ]
-    for moment in moments:
-        shutil.rmtree(shop.folder / "submissions", ignore_errors=True)
-        process = subprocess.Popen(shop.command("four", *words), env=shop.environment, stderr=subprocess.DEVNULL)
-        until(lambda process=process, moment=moment: process.poll() is not None or moment())
+    def pickles() -> int:
+        return len(list(shop.folder.glob("submissions/*/submitit/*.pkl")))
+
+    def queued() -> int:
+        return (shop.lab.state / "slurmctld.log").read_text().count("_slurm_rpc_submit_batch_job: JobId=")
+
+    for moment in (folders, pickles, queued):
+        before, environment = moment(), shop.environment | {"SLOWLY": "1"}
+        process = subprocess.Popen(shop.command("four", *words), env=environment, stderr=subprocess.DEVNULL)
+        until(lambda process=process, moment=moment, before=before: process.poll() is not None or moment() > before)
         process.kill()
         count(process.wait() == -signal.SIGKILL)
     shop.wait(shop.submit("four", *words), 2, "done")
-    for same in shop.same(runs, straight):
+    until(lambda: all(shop.results(many.of("four")).values()))
+    for same in shop.same("four"):
         count(same)
 
 
-def test_slurm_a_signal_saves_and_starts_again(shop: Shop, straight: Ledger, count: Count) -> None:
+def test_slurm_a_signal_saves_and_starts_again(shop: Shop, count: Count) -> None:
     """What Slurm sends before it takes a node back, by hand."""
-    choose, runs = random.Random(0), many.of("one")
-    folder = shop.submit("one", "--workers", "2", "--time", "10m", slowly=0.1)
+    choose = random.Random(0)
+    folder = shop.submit("one", "--workers", "2", "--time", "10m", slowly=1)
     for trial in range(1, 3):
         at = 12 * trial + choose.randint(0, 5)
         until(lambda at=at: any(line[4] >= at for line in shop.said("step")))
@@ -184,29 +182,25 @@ def test_slurm_a_signal_saves_and_starts_again(shop: Shop, straight: Ledger, cou
     shop.wait(folder, 2, "done")
     steps = Counter(line[4] for line in shop.said("step"))
     count(steps == dict.fromkeys(range(1, 41), 1))
-    for same in shop.same(runs, straight):
+    for same in shop.same("one"):
         count(same)
 
 
 @pytest.mark.parametrize(
-    "words", [("--margin", "60s"), ("--margin", "60s", "--print-sbatch")], ids=["budget", "signal"]
+    "words", [("--margin", "60s"), ("--margin", "60s", "--print-sbatch")], ids=["submitit", "script"]
 )
-def test_slurm_the_time_limit_starts_it_again(
-    words: tuple[str, ...], shop: Shop, straight: Ledger, count: Count
-) -> None:
-    """The budget ends before the limit; without it Slurm's own signal comes in time."""
-    runs = many.of("one")
+def test_slurm_the_time_limit_starts_it_again(words: tuple[str, ...], shop: Shop, count: Count) -> None:
+    """By the budget or by Slurm's signal, whichever comes first; the script is told of no budget."""
     folder = shop.submit("one", "--workers", "1", "--time", "2m", *words, slowly=2.5)
     (worker,) = shop.wait(folder, 1, "done")
     count(worker.note.starts >= 2 and worker.note.killed == 0)
     steps = Counter(line[4] for line in shop.said("step"))
     count(steps == dict.fromkeys(range(1, 41), 1))
-    for same in shop.same(runs, straight):
+    for same in shop.same("one"):
         count(same)
 
 
-def test_slurm_a_node_vanishes_and_its_runs_are_taken_over(shop: Shop, straight: Ledger, count: Count) -> None:
-    runs = many.of("four")
+def test_slurm_a_node_vanishes_and_its_runs_are_taken_over(shop: Shop, count: Count) -> None:
     folder = shop.submit("four", "--workers", "2", "--cpus", "2", "--time", "10m", slowly=0.5)
     until(lambda: len({line[0] for line in shop.said("step")}) == 4)
     held = {line[3] for line in shop.said("step") if line[1] == "one"}
@@ -215,7 +209,7 @@ def test_slurm_a_node_vanishes_and_its_runs_are_taken_over(shop: Shop, straight:
     ends = {run: host for _, host, _, run, _ in shop.said("result")}
     for run in held:
         count(ends[run] == "two")
-    for same in shop.same(runs, straight):
+    for same in shop.same("four"):
         count(same)
     shop.lab.start("one")
     shop.lab.call("scontrol", "update", "nodename=one", "state=resume")
