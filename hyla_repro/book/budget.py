@@ -58,7 +58,7 @@ def _row(runs: Sequence[Experiment], hours: list[float], basis: str, per: int, p
     device = "GPU" if per == 1 else f"node of {per} cores"
     return {
         "tasks": ", ".join(dict.fromkeys(run.task_name for run in runs)), "runs": str(len(runs)), "on a": device,
-        "hours per run": basis, f"{'GPU or core'} hours": _spaced(sum(hours)), "euros": _spaced(sum(hours) * price),
+        "hours rest on": basis, "GPU or core hours": _spaced(sum(hours)), "euros": _spaced(sum(hours) * price),
         **{f"hours on {count}": _spaced(hours_until_done(hours, count * per)) for count in DEVICES},
     }  # fmt: skip
 

@@ -132,7 +132,7 @@ def _plan(submission: "Submission", missing: "list[Experiment]") -> str:
     lines = [
         f"{len(missing)} runs of {submission.figure} at preset {submission.preset}, in {stacks}: "
         f"{sum(map(total_flop, missing)) / 1e15:.3g} PFLOP",
-        f"{workers} workers, each with {submission.cpus} cores and {submission.gpus} GPUs, for "
+        f"{workers} workers, each with {_count(submission.cpus, 'core')} and {_count(submission.gpus, 'GPU')}, for "
         f"{submission.budget / 3600:.2f} h at a time, on {submission.partition or 'the default partition'}",
     ]
     timed = [entry for entry in timed_runs(once(run for name in PRESETS for run in experiments("all", name)))
@@ -143,9 +143,13 @@ def _plan(submission: "Submission", missing: "list[Experiment]") -> str:
     if not timed:
         lines.append(f"no run was timed on a {device} yet, so how long they take is unknown")
     if submission.gpus and (reported := reported_hours(missing)):
-        lines += [_hours(hours, workers, f"of a GPU, at {word} as the papers report") for word, hours in
-                  zip(("least", "most"), reported, strict=True)]  # fmt: skip
+        for word, hours in zip(("least", "most"), reported, strict=True):
+            lines.append(_hours(hours, workers, f"of a GPU, at {word} as the papers report"))
     return "\n".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _hours(hours: float, workers: int, words: str) -> str:
