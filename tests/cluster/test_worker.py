@@ -1,4 +1,4 @@
-"""A worker notes how its command went, and asks to be started again exactly when work is left and nobody cancelled it."""
+"""A worker notes how its command went, and asks for another start exactly when work is left and nobody cancelled."""
 
 import os
 import signal
