@@ -20,7 +20,7 @@ def missing() -> list[str]:
     return [tool for tool in TOOLS if not shutil.which(tool, path=path)] + ["root"] * (os.geteuid() != 0)
 
 
-def until(true: Callable[[], object], seconds: float = 600) -> None:
+def until(true: Callable[[], object], seconds: float = 900) -> None:
     """Wait until something holds; an AssertionError says what did not."""
     deadline = time.monotonic() + seconds
     while not true():

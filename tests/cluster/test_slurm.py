@@ -191,7 +191,7 @@ def test_slurm_a_signal_saves_and_starts_again(shop: Shop, count: Count) -> None
 )
 def test_slurm_the_time_limit_starts_it_again(words: tuple[str, ...], shop: Shop, count: Count) -> None:
     """By the budget or by Slurm's signal, whichever comes first; the script is told of no budget."""
-    folder = shop.submit("one", "--workers", "1", "--time", "2m", *words, slowly=2.5)
+    folder = shop.submit("one", "--workers", "1", "--time", "3m", *words, slowly=4)
     (worker,) = shop.wait(folder, 1, "done")
     count(worker.note.starts >= 2 and worker.note.killed == 0)
     steps = Counter(line[4] for line in shop.said("step"))
