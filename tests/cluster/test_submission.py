@@ -219,6 +219,8 @@ def test_what_sbatch_refuses_is_one_line(make_submission: Make, program: Put, tm
         launch(make_submission(), make_submission().write(tmp_path / "submissions"), ["hyla-repro"])
 
 
+# submitit leaves its processes alone, as it should: they outlive the command that started them.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_local_workers_are_processes_of_this_machine(make_submission: Make, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     submission = make_submission(cluster="local")

@@ -22,9 +22,10 @@ def folder(make_submission: Make, tmp_path: Path) -> Path:
     return make_submission(margin=2.0).write(tmp_path / "submissions")
 
 
-def start(folder: Path, command: str) -> "subprocess.Popen[str]":
+def start(folder: Path, command: str) -> "subprocess.Popen[bytes]":
     worker = [sys.executable, "-m", "hyla_repro.cluster.worker", str(folder), "1", "sh", "-c", command]
-    return subprocess.Popen(worker, text=True, stderr=subprocess.PIPE)
+    with (folder.parent / "said").open("w") as said:
+        return subprocess.Popen(worker, stderr=said)
 
 
 @pytest.mark.parametrize(
@@ -45,10 +46,8 @@ def test_codes_of_commands_and_workers(folder: Path, command: str, code: int, st
 
 
 def test_a_folder_that_is_not_seen_is_named_with_the_machine(tmp_path: Path) -> None:
-    worker = start(tmp_path / "elsewhere", "exit 0")
-    _, said = worker.communicate(timeout=60)
-    assert worker.returncode == 1
-    (line,) = said.splitlines()
+    assert start(tmp_path / "elsewhere", "exit 0").wait(60) == 1
+    (line,) = (tmp_path / "said").read_text().splitlines()
     assert f"does not see {tmp_path / 'elsewhere'} (No such file or directory): put the runs where every node" in line
 
 
@@ -103,7 +102,7 @@ def test_signals(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)  # for `ready`
     worker = start(folder, command)
     deadline = time.monotonic() + 60
     while not (tmp_path / "ready").exists():
