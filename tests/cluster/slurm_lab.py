@@ -90,19 +90,23 @@ class Lab:
                 pass
         return found
 
-    def vanish(self, node: str) -> None:
-        """Kill all of a node at once, and tell Slurm that it is down."""
+    def kill(self, node: str) -> None:
+        """Kill all of a node at once."""
         assert os.readlink(f"/proc/{self.nodes[node].pid}/ns/uts") != os.readlink("/proc/self/ns/uts")
         for pid in self.processes(node):
             os.kill(pid, signal.SIGKILL)
         self.nodes[node].wait()
+
+    def vanish(self, node: str) -> None:
+        """Kill all of a node at once, and tell Slurm that it is down."""
+        self.kill(node)
         self.call("scontrol", "update", f"nodename={node}", "state=down", "reason=vanished")
 
     def close(self) -> None:
-        """Cancel what is left and stop the daemons."""
-        self.call("scancel", "--user=root")
-        until(lambda: not self.call("squeue", "--noheader"), 60)
-        for daemon in (*self.nodes.values(), *reversed(self.daemons)):
+        """Stop the daemons, and whatever still runs on a node."""
+        for node, daemon in self.nodes.items():
             if daemon.poll() is None:
-                daemon.terminate()
-                daemon.wait(30)
+                self.kill(node)
+        for daemon in reversed(self.daemons):
+            daemon.terminate()
+            daemon.wait(30)
