@@ -9,7 +9,13 @@ from hyla_repro.studies import experiments
 
 @pytest.mark.parametrize(
     ("hours", "devices", "until"),
-    [([3, 2, 2], 1, 7), ([3, 2, 2], 2, 4), ([3, 2, 2], 3, 3), ([3, 2, 2], 64, 3), ([], 8, 0), ([1, 1, 1, 1, 4], 2, 4)],
+    [
+        ([3.0, 2.0, 2.0], 1, 7),
+        ([3.0, 2.0, 2.0], 2, 4),
+        ([3.0, 2.0, 2.0], 64, 3),
+        ([], 8, 0),
+        ([1.0, 1.0, 1.0, 1.0, 4.0], 2, 4),
+    ],
 )
 def test_the_last_run_ends_when_it_does_by_hand(hours: list[float], devices: int, until: float) -> None:
     assert budget.hours_until_done(hours, devices) == until
