@@ -21,6 +21,7 @@ from hyla_repro.studies import Chapter, Study
 
 Make = Callable[..., Submission]
 Put = Callable[[str, str], Path]
+SUBMITIT_LEAVES = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 SCRIPT = """\
 #!/bin/bash
 #SBATCH --job-name=hyla-repro-fig2b
@@ -220,7 +221,7 @@ def test_what_sbatch_refuses_is_one_line(make_submission: Make, program: Put, tm
 
 
 # submitit leaves its processes alone, as it should: they outlive the command that started them.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@SUBMITIT_LEAVES
 def test_local_workers_are_processes_of_this_machine(make_submission: Make, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     submission = make_submission(cluster="local")
@@ -233,6 +234,8 @@ def test_local_workers_are_processes_of_this_machine(make_submission: Make, tmp_
     assert (folder / "worker-1.log").read_text().startswith("run fig2b --preset smoke")
 
 
+# And the log files of this executor open.
+@SUBMITIT_LEAVES
 def test_a_worker_for_the_debugger_trains_in_this_very_process(
     run: Experiment, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
