@@ -60,8 +60,8 @@ def test_what_is_left_is_looked_at_again(lines: list[str], done: list[str], monk
 
 
 def test_all_of_it_keeps_to_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Script(monkeypatch, "training", "paused").run(30) == ["train 30", "sleep 20", "train 0"]
-    assert Script(monkeypatch, "paused").run(5) == ["train 5"]
+    assert Script(monkeypatch, "training", "paused").run(30.0) == ["train 30", "sleep 20", "train 0"]
+    assert Script(monkeypatch, "paused").run(5.0) == ["train 5"]
 
 
 def test_a_run_that_diverged_is_said_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
