@@ -18,7 +18,7 @@ READY := .venv/.installed
 
 .DEFAULT_GOAL := book
 .DELETE_ON_ERROR:
-.PHONY: book test test-browser check reproduce figures pictures linkcheck check-myst dist clean lock setup help
+.PHONY: book test test-browser test-slurm check reproduce figures pictures linkcheck check-myst dist clean lock setup help
 
 book: $(READY)  ## Build the book from the committed results (the default)
 	$(BIN)/jupyter-book build book/ -W -n --keep-going
@@ -28,6 +28,13 @@ test: $(READY)  ## Run the tests that need neither a GPU nor much time; ARGS="-m
 
 test-browser: $(READY)  ## Play with the pages in Chromium; says what is missing
 	$(BIN)/python -m pytest -m browser -p no:xdist $(ARGS) tests/browser
+
+# Its daemons are the tests' own and end with them; apt-get only brings their programs.
+test-slurm: $(READY)  ## Run the tests on a real Slurm, on Debian or Ubuntu as root; installs slurm-wlm and munge
+	@command -v slurmctld slurmd munged sbatch unshare > /dev/null || \
+		{ apt-get update -qq && apt-get install -qq --yes slurm-wlm munge util-linux > /dev/null; } || \
+		{ echo 'These tests need root and Slurm: apt-get install slurm-wlm munge' >&2; exit 1; }
+	$(BIN)/python -m pytest -m slurm tests/cluster
 
 check: $(READY)  ## Check style, types, and that imports run one way
 	$(BIN)/ruff check .
@@ -90,7 +97,7 @@ endef
 # Both files keep what people wrote at their top, and every version that still fits; UPGRADE=--upgrade for newer ones.
 lock:  ## Write the versions in requirements.lock and environment.yml again (needs uv)
 	cp requirements.lock requirements.lock.new
-	$(UV) pip compile pyproject.toml --quiet --extra book --extra language --extra dev --universal --generate-hashes --no-emit-package torch \
+	$(UV) pip compile pyproject.toml --quiet --extra book --extra language --extra cluster --extra dev --universal --generate-hashes --no-emit-package torch \
 		--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE) --output-file requirements.lock.new
 	{ sed '/^$$/,$$d' requirements.lock; echo; cat requirements.lock.new; } > requirements.lock.tmp
 	{ sed '/# requirements.lock:$$/q' environment.yml; \
@@ -101,3 +108,5 @@ lock:  ## Write the versions in requirements.lock and environment.yml again (nee
 
 help:  ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12

@@ -12,10 +12,11 @@ from hyla_repro import __version__, paths
 from hyla_repro.book import commands
 from hyla_repro.book.commands import Device, Preset
 from hyla_repro.book.notebook import check_device
+from hyla_repro.cluster import commands as cluster_commands
 from hyla_repro.errors import DataError, DivergedError, MissingPackageError, UnfinishedError, choose
-from hyla_repro.studies import PRESETS, chapters, experiments, kept_steps, with_runs
+from hyla_repro.studies import PRESETS, experiments, kept_steps, trainable, with_runs
 from hyla_repro.studies.study import once
-from hyla_repro.training.process import STOPPED, exit_on_signal, run_siblings
+from hyla_repro.training.process import STOPPED, exit_on_signal, program, run_siblings
 
 if TYPE_CHECKING:
     from hyla_repro.experiment import Experiment
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(commands.app)
+app.add_typer(cluster_commands.app)
 
 
 @app.callback(invoke_without_command=True)
@@ -62,21 +64,24 @@ def run(
     ] = False,
     processes: Annotated[int, typer.Option(help="0: one per core where that pays, 1 on a GPU")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads of each process; one is fastest")] = 1,
+    share: Annotated[
+        bool, typer.Option("--share", help="as one of many: also what others leave; 75 if the budget ends before that")
+    ] = False,
 ) -> None:
     """Train the runs of FIGURE that are missing; stop at any time and go on later."""
     from hyla_repro.training.plan import seconds_of, total_flop, with_values
 
-    wanted, seconds = with_values(_runs_of(figure, preset), where or []), seconds_of(budget) if budget else None
+    wanted, seconds = with_values(trainable(figure, preset), where or []), seconds_of(budget) if budget else None
     check_device(device)
     for name, value, least in (("threads", threads, 1), ("processes", processes, 0)):
         if value < least:
             raise ValueError(f"{name}={value} is too small: use at least {least}")
-    from hyla_repro.ledger.runs import Ledger
+    from hyla_repro.ledger.runs import ENDED, Ledger
 
     committed = set() if again else _committed()
     states = Ledger().states(wanted)
     candidates = [run for run in wanted if run.id not in committed]
-    missing = [run for run in candidates if states[run.id] not in ("done", "diverged")]
+    missing = [run for run in candidates if states[run.id] not in ENDED]
     if len(committed.intersection(states)):
         typer.echo(f"{len(committed.intersection(states))} of {len(wanted)} runs are committed in data/; "
                    "--again trains those too")  # fmt: skip
@@ -90,41 +95,32 @@ def run(
         return
     if processes > 1:
         _in_processes(processes)
+    elif share:
+        from hyla_repro.training.others import train_with_others
+
+        train_with_others(lambda rest: _train(candidates, device, rest, threads), candidates, Ledger(), seconds)
     else:
         _train(candidates, device, seconds, threads)
     states = Ledger().states(wanted)
-    left = [run for run in candidates if states[run.id] not in ("done", "diverged")]
+    left = [run for run in candidates if states[run.id] not in ENDED]
     done = sum(run.id in committed or states[run.id] == "done" for run in wanted)
     typer.echo(f"{done} of {len(wanted)} runs of {figure} at preset {preset} are finished")
     if left:
         typer.echo(f"left: {', '.join(run.label for run in left[:5])}{' ...' if len(left) > 5 else ''}")
         typer.echo(f"Go on with: {_this_command()}")
-    if left and all(states[run.id] == "training" for run in left):
+    taken = all(states[run.id] == "training" for run in left)
+    if left and taken:
         typer.echo("others are training all of it", err=True)
+    if left and taken != share:
         raise typer.Exit(75)
 
 
-def _words() -> list[str]:
-    """Return how this program was called: as hyla-repro, as a module, or as a file with studies that calls `main`."""
-    program = Path(sys.argv[0])
-    if program.name == "__main__.py":
-        return [sys.executable, "-m", "hyla_repro", *sys.argv[1:]]
-    return [sys.executable, *sys.argv] if program.suffix == ".py" else sys.argv
-
-
 def _this_command() -> str:
-    return shlex.join(_words())
+    return shlex.join([*program(), *sys.argv[1:]])
 
 
 # Floating-point operations (some minutes of a core) from which starting more processes costs less than it saves.
 _WORTH_PROCESSES = 2e13
-
-
-def _runs_of(figure: str, preset: str) -> "list[Experiment]":
-    known = chapters()
-    if figure in known and not known[figure].runs:
-        raise ValueError(f"{figure} has no runs to train: make its chapter with `hyla-repro reproduce {figure}`")
-    return experiments(figure, preset)
 
 
 def _train(candidates: "list[Experiment]", device: str, seconds: float | None, threads: int) -> None:
@@ -144,7 +140,7 @@ def _train(candidates: "list[Experiment]", device: str, seconds: float | None, t
 
 def _in_processes(count: int) -> None:
     """Run this same command in several processes, which share its runs by their locks; signals reach them all."""
-    for code in run_siblings([*_words(), "--processes", "1"], count):
+    for code in run_siblings([*program(), *sys.argv[1:], "--processes", "1"], count):
         if code not in (0, 75):  # a process is done when the others train all that is left
             raise SystemExit(code)
 
@@ -160,8 +156,15 @@ def _plan(missing: "list[Experiment]", device: str, processes: int) -> str:
 
 
 @app.command()
-def status(preset: Annotated[str, typer.Option(help="smoke, laptop, paper or all")] = "all") -> None:
+def status(
+    preset: Annotated[str, typer.Option(help="smoke, laptop, paper or all")] = "all",
+    watch: Annotated[bool, typer.Option("--watch", help="how submitted workers stand, again and again")] = False,
+    every: Annotated[float, typer.Option(help="seconds between two looks")] = 10.0,
+) -> None:
     """Show how many runs of each figure are finished, committed, paused, in training, damaged or missing."""
+    if watch:
+        cluster_commands.watch(_committed(), every)
+        return
     from collections import Counter
 
     from hyla_repro.ledger.runs import Ledger
@@ -193,7 +196,7 @@ def export_command(
     from hyla_repro.ledger.runs import Ledger
 
     ledger = Ledger()
-    written = export_runs(_runs_of(figure, preset), ledger, folder, int(part * 2**20))
+    written = export_runs(trainable(figure, preset), ledger, folder, int(part * 2**20))
     if not written:
         typer.echo(f"nothing to export: {ledger.root} has no runs of {figure} at preset {preset}", err=True)
         raise typer.Exit(1)

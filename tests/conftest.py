@@ -1,7 +1,10 @@
-"""Shared by all tests: one thread, reproducible hypothesis examples, tiny experiments and an empty ledger."""
+"""For all tests: one thread, reproducible hypothesis examples, tiny experiments, an empty ledger, faults counted."""
 
+import csv
 import os
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,3 +95,41 @@ def write_archive(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
         return archive
 
     return write
+
+
+Count = Callable[[bool], None]
+_tried: Counter[tuple[str, str]] = Counter()
+_survived: Counter[tuple[str, str]] = Counter()
+
+
+@pytest.fixture
+def count(request: pytest.FixtureRequest) -> Iterator[Count]:
+    """Note one try of a fault and whether it was survived; all must have been at the end of a test.
+
+    With HYLA_REPRO_FAULTS=FILE.csv, every fault is written with how often it was tried and survived, under the number
+    of its promise or as one of Slurm's. `benchmarks/record.py FILE.csv` then puts the table into data/, from where the
+    book takes it.
+    """
+    kept: list[bool] = []
+    yield kept.append
+    kind, words = re.fullmatch(r"test_(promise_\d\d|slurm)_(\w+)", request.node.originalname).groups()
+    fault = kind.removeprefix("promise_"), words.replace("_", " ")
+    _tried[fault] += len(kept)
+    _survived[fault] += sum(kept)
+    assert kept, "this promise was not tried"
+    assert all(kept), f"kept {sum(kept)} of {len(kept)} times"
+
+
+def pytest_sessionfinish() -> None:
+    path = os.environ.get("HYLA_REPRO_FAULTS")
+    if not path or not _tried:
+        return
+    from hyla_repro.training.provenance import provenance
+
+    facts = provenance("cpu", compiled=False)
+    facts = {name: facts[name] for name in ("device", "instruction_set", "threads", "torch", "commit", "date")}
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["promise", "fault", "tried", "survived", *facts])
+        for (number, fault), tried in sorted(_tried.items()):
+            writer.writerow([number.lstrip("0"), fault, tried, _survived[number, fault], *facts.values()])

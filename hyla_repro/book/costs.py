@@ -78,11 +78,16 @@ def rerun_times(store: Store) -> dict[str, str]:
 
 
 def _reported(runs: list[Experiment]) -> str:
-    """Return the least and most hours that the paper reports for such runs; nothing where it reports none."""
+    hours = reported_hours(runs)
+    return " to ".join(map(_hours, hours)) if hours else ""
+
+
+def reported_hours(runs: Iterable[Experiment]) -> tuple[float, float] | None:
+    """Return the least and most GPU hours that the paper reports for such runs; None where it reports none."""
     minutes = [study_of(run.task_name).reported_minutes for run in runs]
     known = [pair for pair in minutes if pair is not None]
-    low, high = (f"{_hours(sum(pair[end] for pair in known) / 60)}" for end in (0, 1))
-    return f"{low} to {high}" if len(known) == len(runs) else ""
+    low, high = (sum(pair[end] for pair in known) / 60 for end in (0, 1))
+    return (low, high) if len(known) == len(minutes) else None
 
 
 def _hours(number: float) -> str:
@@ -187,6 +192,11 @@ def faults(table: pd.DataFrame) -> pd.DataFrame:
     return table[["promise", "fault", "tried", "survived"]].rename(columns=columns)
 
 
+def slurm_faults(table: pd.DataFrame) -> pd.DataFrame:
+    """Return, per fault of a cluster, how often it was tried and how often survived."""
+    return faults(table).drop(columns="promise")
+
+
 def _fixed(numbers: pd.Series, digits: int) -> pd.Series:
     return numbers.map(f"{{:.{digits}f}}".format)
 
@@ -202,6 +212,7 @@ MEASUREMENTS: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
     "chapters": ("python benchmarks/chapters.py", chapters),
     "reruns": ("python benchmarks/reruns.py", reruns),
     "faults": ("python -m pytest tests/promises", faults),
+    "slurm_faults": ("make test-slurm", slurm_faults),
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from hyla_repro import paths
-from hyla_repro.book import costs
+from hyla_repro.book import budget, costs
 from hyla_repro.book.front import mark_of
 from hyla_repro.book.lock import entries, status
 from hyla_repro.book.notebook import page_of
@@ -162,6 +162,7 @@ def documents(store: Store | None = None, root: Path = paths.ROOT) -> dict[Path,
     """
     store = store or Store(committed_only=True)
     readme, cost_page, how_to_read = root / "README.md", root / "book" / "cost.md", root / "book" / "verdicts.md"
+    cluster_page = root / "book" / "cluster.md"
     found = verdicts(store)
     notebooks = {page_of(name): mark_of(name, found) for name, chapter in chapters().items() if chapter.answered_by}
     return {
@@ -170,6 +171,7 @@ def documents(store: Store | None = None, root: Path = paths.ROOT) -> dict[Path,
         readme: _fill(readme, {"verdicts": readme_section(found)}),
         how_to_read: _fill(how_to_read, {"luck": luck_section(found)}),
         cost_page: _fill(cost_page, cost_sections(store)),
+        cluster_page: _fill(cluster_page, {"budget": frame(budget.table(store))}),
     }
 
 

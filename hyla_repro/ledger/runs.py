@@ -16,6 +16,8 @@ from hyla_repro.paths import runs_folder
 RESULT, CURVE, MODEL, DIVERGED = "result.json", "curve.csv", "model.safetensors", "diverged.json"
 # Weights at steps before the last, of runs that are looked at along training: tensors named STEP/NAME.
 ALONG = "along.safetensors"
+# States of runs that nobody need train any more.
+ENDED = ("done", "diverged")
 
 
 def checkpoint_name(step: int, content: bytes) -> str:

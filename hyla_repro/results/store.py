@@ -135,7 +135,10 @@ def timed_runs(known: Iterable[Experiment], store: Store | None = None) -> list[
     rows = {identity: facts for identity, facts in store.committed_runs().items() if identity in runs}
     states = ledger.states(runs.values())
     rows |= {identity: row(run, ledger) for identity, run in runs.items() if states[identity] == "done"}
-    return [Timed(runs[identity], facts["device"], facts["minutes"]) for identity, facts in rows.items()]
+    return [
+        Timed(runs[identity], facts["device"], facts["minutes"], facts["instruction_set"] == "cuda")
+        for identity, facts in rows.items()
+    ]
 
 
 def require(table: pd.DataFrame, figure: str, preset: str) -> pd.DataFrame:

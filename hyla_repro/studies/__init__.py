@@ -22,7 +22,7 @@ from hyla_repro.studies.study import PRESETS, Chapter, Study, once
 
 __all__ = [
     "PRESETS", "STUDIES", "Chapter", "Study", "add", "chapters", "experiments", "find_chapter", "kept", "kept_steps",
-    "pages", "study_of", "with_runs",
+    "pages", "study_of", "trainable", "with_runs",
 ]  # fmt: skip
 
 STUDIES: list[Study] = [
@@ -81,6 +81,17 @@ def experiments(figure: str, preset: str) -> list[Experiment]:
         return known[figure](preset)
     main = [run for study in STUDIES if study.main for run in study.main(preset)]
     return once([*main, *(run for runs in known.values() for run in runs(preset))])
+
+
+def trainable(figure: str, preset: str) -> list[Experiment]:
+    """Return the runs behind a figure that `hyla-repro run` can be told to train.
+
+    Raises: ValueError for an unknown figure or preset, or a chapter that trains nothing.
+    """
+    known = chapters()
+    if figure in known and not known[figure].runs:
+        raise ValueError(f"{figure} has no runs to train: make its chapter with `hyla-repro reproduce {figure}`")
+    return experiments(figure, preset)
 
 
 def kept(preset: str) -> list[Experiment]:

@@ -40,14 +40,14 @@ def _number(text: str) -> str:
         return text
 
 
-def seconds_of(budget: str) -> float:
+def seconds_of(text: str, name: str = "budget") -> float:
     """Return the seconds of a time such as 30m.
 
-    Raises: ValueError for a text that is no time.
+    Raises: ValueError for a text that is no time, with the name of what it should be.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
     if not match:
-        raise ValueError(f"budget={budget!r} is not a time: write a number and s, m or h, such as 30m")
+        raise ValueError(f"{name}={text!r} is not a time: write a number and s, m or h, such as 30m")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
@@ -102,11 +102,12 @@ def total_flop(run: Experiment) -> float:
 
 @dataclass(frozen=True)
 class Timed:
-    """A finished run: what it was and how long it took, in minutes of its device."""
+    """A finished run: what it was and how long it took, in minutes of its device, which is a GPU or a core."""
 
     run: Experiment
     device: str
     minutes: float
+    gpu: bool = False
 
 
 def _kinds(run: Experiment) -> list[tuple[str, ...]]:

@@ -4,12 +4,22 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 STOPPED = (130, 143)  # what a shell reports of a process that one of these two ended
+
+
+def program() -> list[str]:
+    """Return how this program was called: as hyla-repro, as a module, or as a file with studies that calls `main`."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return [sys.executable, "-m", "hyla_repro"]
+    return [sys.executable, sys.argv[0]] if called.suffix == ".py" else [sys.argv[0]]
 
 
 @contextmanager

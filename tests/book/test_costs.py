@@ -70,7 +70,7 @@ def test_every_benchmark_has_its_place_in_the_book() -> None:
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"conclude", "record"}
     # On the page *Use it in your model*, and in the chapters on neighbours.
     scripts -= {"key_reduction", "scaled_head", "streaming"}
-    assert scripts | {"faults"} == set(costs.MEASUREMENTS)
+    assert scripts | {"faults", "slurm_faults"} == set(costs.MEASUREMENTS)
     for name in costs.MEASUREMENTS:
         assert f"<!-- {name}: written" in page
 
