@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
@@ -55,7 +55,7 @@ class TrainingRun(BaseModel):
     semantics: Literal[1] = 1
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _possible(self) -> "TrainingRun":
         fields = TASKS.settings(self.task_name).__dataclass_fields__.keys() - {"seed"}
         for name in self.task:
             choose(f"setting of {self.task_name}", name, sorted(fields))
@@ -124,7 +124,7 @@ class Experiment(TrainingRun):
     load_balancing: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _consistent(self) -> "Experiment":
         sizes = self.task_settings.model_sizes
         if sizes != {name: getattr(self.model, name) for name in sizes}:
             raise ValueError(f"the model's ({', '.join(sizes)}) must be the task's {tuple(sizes.values())}")

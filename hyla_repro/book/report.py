@@ -1,7 +1,7 @@
 """The reproduction report and the README's table, generated from committed results."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +17,7 @@ from hyla_repro.results.effects import NOT_TESTED, REPRODUCED
 from hyla_repro.results.markdown import frame, table
 from hyla_repro.results.store import Store, cost
 from hyla_repro.studies import chapters, experiments, with_runs
+from hyla_repro.studies.mixers import leaderboard
 
 
 def _runs_section(store: Store) -> str:
@@ -155,12 +156,23 @@ def documents(store: Store | None = None, root: Path = paths.ROOT) -> dict[Path,
         readme: _fill(readme, {"verdicts": readme_section(found)}),
         how_to_read: _fill(how_to_read, {"luck": luck_section(found)}),
         cost_page: _fill(cost_page, cost_sections(store)),
+        **leaderboard_page(store, root),
     }
+
+
+def leaderboard_page(store: Store, root: Path = paths.ROOT) -> dict[Path, str]:
+    """Return the leaderboard's page, by path, as it should be."""
+    path = root / "book" / "leaderboard.md"
+    return {path: _fill(path, {"leaderboard": leaderboard.section(store)})}
 
 
 def write(store: Store | None = None) -> list[Path]:
     """Write the report page and the README's table, and return the paths."""
-    texts = documents(store)
+    return write_pages(documents(store))
+
+
+def write_pages(texts: Mapping[Path, str]) -> list[Path]:
+    """Write pages, and return the paths."""
     for path, text in texts.items():
         write_atomically(path, text.encode())
     return list(texts)

@@ -1,4 +1,4 @@
-"""Modules that others wrote, trained by our loop: what they are made for, what a run of one is, and its stack of one."""
+"""Modules that others wrote, trained by our loop: what they are made for, a run of one, and its stack."""
 
 import hashlib
 import inspect
@@ -94,7 +94,9 @@ def _source(part: Any) -> str:
     try:
         return inspect.getsource(part)
     except (OSError, TypeError):
-        return ""
+        # In a notebook a class has no file, though its functions have.
+        functions = filter(inspect.isfunction, vars(part).values()) if inspect.isclass(part) else ()
+        return "\n".join(map(_source, functions))
 
 
 def _digest(text: str) -> str:

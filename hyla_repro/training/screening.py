@@ -31,7 +31,9 @@ def screen(make_model: MakeModel, spec: ModelSpec, inputs: Float[Tensor, "b t n"
     if not trained:
         raise ValueError("the model has no parameters that require a gradient: there is nothing to train")
     if kinds := {str(parameter.dtype) for parameter in trained} - {"torch.float32"}:
-        raise ValueError(f"the model has parameters of {', '.join(sorted(kinds))}: all that are trained must be float32")
+        raise ValueError(
+            f"the model has parameters of {', '.join(sorted(kinds))}: all that are trained must be float32"
+        )
     if others := [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]:
         raise ValueError(f"state_dict() holds {', '.join(others)}, no tensor: checkpoints hold tensors alone")
     outputs = _checked_outputs(model, inputs, spec)
@@ -97,7 +99,7 @@ def check_resuming(run: Entry, device: str = "cpu") -> None:
         stack.advance()
     losses = [torch.tensor(stack.recent(2)) for stack in (whole, resumed)]
     if not losses[0].isfinite().all():
-        raise ValueError(f"the loss is not finite in the first steps: {[loss for loss, in losses[0].tolist()]}")
+        raise ValueError(f"the loss is not finite in the first steps: {[loss for (loss,) in losses[0].tolist()]}")
     if not restored or not _alike(*losses):
         raise ValueError("the model has state outside its state_dict: a fresh one that was given it goes on with other "
                          "numbers. Keep what changes, or is drawn, in parameters and buffers")  # fmt: skip

@@ -17,10 +17,10 @@ from torch import Tensor
 from hyla_repro.experiment import Experiment
 from hyla_repro.models.transformer import Transformer
 from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
+from hyla_repro.training.dropout import dropout_scales
 from hyla_repro.training.memory import fitting
 from hyla_repro.training.optimizer import decays, learning_rate, schedule
 from hyla_repro.training.provenance import compiler_available
-from hyla_repro.training.dropout import dropout_scales
 from hyla_repro.training.stack import Stack
 
 ROOT = Path(__file__).parents[2]

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.util import find_spec
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from hyla_repro.errors import MissingPackageError, choose, whole_number
+from hyla_repro.errors import MissingPackageError, whole_number
 from hyla_repro.experiment import TrainingRun
 from hyla_repro.files import seal, write_atomically
 from hyla_repro.ledger.runs import Ledger
@@ -38,13 +37,16 @@ class Benchmark:
     name: str
     preset: str
     tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
     runs: pd.DataFrame
     left: tuple[str, ...]
 
     @cached_property
     def table(self) -> pd.DataFrame:
         """Its row among ours, task by task, as `rows.ranked`; ours are the committed ones, and those trained here."""
-        return pd.concat([table.assign(task=task) for task, table in self._by_task().items()]).set_index(["task", "rank"])
+        return pd.concat([table.assign(task=task) for task, table in self._by_task().items()]).set_index(
+            ["task", "rank"]
+        )
 
     def plot(self) -> "Figure":
         """Draw the table, a panel for each task."""
@@ -53,7 +55,7 @@ class Benchmark:
         return standing(self._by_task(), {self.name})
 
     def _by_task(self) -> dict[str, pd.DataFrame]:
-        return {task: beside(self.runs, task, self.preset) for task in self.tasks}
+        return {task: beside(self.runs, task, self.preset, self.seeds) for task in self.tasks}
 
     def save(self, path: Path | str) -> Path:
         """Write the runs as one sealed file, which `hyla-repro leaderboard add` takes.
@@ -81,9 +83,9 @@ def benchmark(
     """Train a module as our rows of the main comparisons were trained, and show it beside them.
 
     Steps, batches, loss, AdamW, its schedule and what it decays (parameters of more than one axis), and evaluation are
-    ours; attention dropout, which our models have (Deviation D1), is the module's own affair. Call it again after an
-    interruption: what is finished is kept, the rest goes on to the same result. On a CPU, `torch.set_num_threads(1)`
-    is fastest at `laptop`.
+    ours; attention dropout, which our models have (Deviation D1), is the module's own affair, and nothing is compiled.
+    Call it again after an interruption: what is finished is kept, the rest goes on to the same result. On a CPU,
+    `torch.set_num_threads(1)` is fastest at `laptop`.
 
     Args:
         make_model: a `ModelSpec` to a module that maps (b, n_tokens, n_inputs) to (b, n_read, n_outputs), its weights
@@ -104,7 +106,8 @@ def benchmark(
     if find_spec("scipy") is None:
         raise MissingPackageError("intervals over seeds need `pip install hyla-repro[book]`")
     seconds, ledger, entries = None if budget is None else seconds_of(budget), ledger or Ledger(), list[Entry]()
-    chosen = seeds_of(preset) if seeds is None else [whole_number("seed", seed, 0, "it is a run's") for seed in seeds]
+    seeds = seeds_of(preset) if seeds is None else seeds
+    chosen = tuple(dict.fromkeys(whole_number("seed", seed, 0, "it is one word of a key", 2**32 - 1) for seed in seeds))
     if not tasks or not chosen or isinstance(tasks, str):
         raise ValueError(f"tasks={tasks!r} and seeds={seeds!r}: give a tuple of at least one each")
     for task in dict.fromkeys(tasks):
@@ -114,7 +117,7 @@ def benchmark(
     left = train(entries, ledger, device, seconds, progress)
     finished = [_row(entry, preset, ledger) for entry in entries if entry not in left]
     labels = tuple(run.label for run in left)
-    return Benchmark(name, preset, tuple(dict.fromkeys(tasks)), pd.DataFrame(finished), labels)
+    return Benchmark(name, preset, tuple(dict.fromkeys(tasks)), chosen, pd.DataFrame(finished), labels)
 
 
 def enter(task: str, preset: str, seed: int, name: str, **module: Any) -> Entry:

@@ -1,8 +1,8 @@
-"""Mixers that we did not write, at the size of our models: two of torch's and one from PyPI, as their authors left them.
+"""Mixers that we did not write, at the size of our models: two of torch's, one from PyPI.
 
-Fixed before their runs: widths are those that bring each nearest to the parameters of our softmax model at preset
-`laptop`, 151,265 on fuzzy logic and 102,536 on SRAVEN, with as many layers as that has. None has dropout, which no batch
-of fresh problems asks for; what is not named below is the library's default.
+Fixed before their runs: with as many layers as our softmax model has at preset `laptop`, widths bring each near to its
+parameters, 151,265 on fuzzy logic and 102,536 on SRAVEN. None has dropout, which batches of fresh problems do not ask
+for; what is not named below is the library's default.
 """
 
 from collections.abc import Callable

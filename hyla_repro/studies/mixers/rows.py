@@ -1,7 +1,8 @@
 """The cells that modules are compared in, our own rows there, and how rows are ranked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
+from math import isnan
 
 import pandas as pd
 
@@ -10,7 +11,7 @@ from hyla_repro.experiment import Experiment
 from hyla_repro.models.config import TransformerConfig
 from hyla_repro.results.methods import ALL_METHODS, NAMES
 from hyla_repro.results.store import Store
-from hyla_repro.studies.fuzzy_logic.runs import MORE_SEEDS, SEEDS, fuzzy_logic
+from hyla_repro.studies.fuzzy_logic.runs import SEEDS, fuzzy_logic
 from hyla_repro.studies.sraven.runs import sraven
 from hyla_repro.studies.study import PRESETS
 
@@ -27,13 +28,13 @@ def cell(task: str, preset: str, seed: int, method: str = "softmax") -> Experime
     return CELLS[choose("task of the benchmark", task, CELLS)](choose("preset", preset, PRESETS), method, seed)
 
 
-def ours(task: str, preset: str, store: Store | None = None) -> pd.DataFrame:
-    """Return our finished runs of a cell with every method, as `COLUMNS`; scores are shares."""
-    seeds = (*SEEDS[preset], *MORE_SEEDS.get(preset, ()))
+def ours(task: str, preset: str, seeds: Collection[int], store: Store | None = None) -> pd.DataFrame:
+    """Return our finished runs of a cell, as `COLUMNS`, of methods that have all these seeds; scores are shares."""
     wanted = [cell(task, preset, seed, method) for method in ALL_METHODS for seed in seeds]
     found = (store or Store()).runs(wanted)
     if found.empty:
         return pd.DataFrame(columns=COLUMNS)
+    found = found.groupby("variant").filter(lambda part: len(part) == len(seeds))
     sizes = {run.method: _n_parameters(run.model) for run in wanted if run.method in set(found["variant"])}
     facts = {"name": found["variant"].map(NAMES), "preset": preset, "n_parameters": found["variant"].map(sizes)}
     return found.assign(**facts)[COLUMNS]
@@ -47,15 +48,18 @@ def seeds_of(preset: str) -> tuple[int, ...]:
     return SEEDS[choose("preset", preset, PRESETS)]
 
 
-def beside(runs: pd.DataFrame, task: str, preset: str, store: Store | None = None) -> pd.DataFrame:
-    """Return runs of others ranked among ours in one cell.
+def beside(
+    runs: pd.DataFrame, task: str, preset: str, seeds: Collection[int], store: Store | None = None
+) -> pd.DataFrame:
+    """Return runs of others ranked among ours in one cell, all of the same seeds, and so of the same splits.
 
     Args:
-        runs: one row per run of any cell, as `COLUMNS`; it may be empty.
+        runs: one row per run of any cell and seed, as `COLUMNS`; it may be empty.
     """
-    there = runs.reindex(columns=COLUMNS)
-    there = there[(there["task"] == task) & (there["preset"] == preset)]
-    return ranked(pd.concat([part for part in (there, ours(task, preset, store)) if len(part)] or [there]))
+    runs = runs.reindex(columns=COLUMNS)
+    there = runs[(runs["task"] == task) & (runs["preset"] == preset) & runs["seed"].isin(seeds)]
+    parts = [part for part in (there, ours(task, preset, seeds, store)) if len(part)]
+    return ranked(pd.concat(parts) if parts else there)
 
 
 @lru_cache
@@ -66,23 +70,24 @@ def _n_parameters(config: TransformerConfig) -> int:
 
 
 def ranked(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return one line per model of a task, best on held-out tasks first.
+    """Return one line per model, best on held-out tasks first.
 
     Args:
         runs: one row per run, as `COLUMNS`, of one task at one preset.
 
-    Returns: rank, model, means over seeds in percent with the ends of the 95 % interval of `heldout` (Student's t,
-        NaN for a single seed), number of seeds, number of parameters.
+    Returns: rank; model; the mean over seeds on held-out tasks in percent, with the ends of its 95 % interval
+        (Student's t; NaN for a single seed); by how many points it leads softmax attention, seed by seed, with the
+        same interval (NaN where there is none); the mean on training tasks; numbers of seeds and of parameters.
     """
     from hyla_repro.results.effects import paired
 
-    lines = []
+    softmax, lines = runs[runs["name"] == NAMES["softmax"]].set_index("seed")["heldout"], []
     for name, part in runs.groupby("name"):
-        effect = paired("", 100 * part["heldout"])
-        lines.append({"model": name, "heldout": effect.value, "low": effect.low, "high": effect.high,
-                      "test": 100 * part["test"].mean(), "seeds": effect.n,
-                      "parameters": int(part["n_parameters"].iloc[0])})  # fmt: skip
-    columns = ["model", "heldout", "low", "high", "test", "seeds", "parameters"]
+        scores = part.set_index("seed")["heldout"]
+        mean, lead = paired("", 100 * scores), paired("", 100 * (scores - softmax).where(name != NAMES["softmax"]))
+        lines.append((name, mean.value, mean.low, mean.high, lead.value, lead.low, lead.high, 100 * part["test"].mean(),
+                      mean.n, part["n_parameters"].iloc[0]))  # fmt: skip
+    columns = ["model", "heldout", "low", "high", "lead", "lead_low", "lead_high", "test", "seeds", "parameters"]
     table = pd.DataFrame(lines, columns=columns).sort_values("heldout", ascending=False, ignore_index=True)
     table.insert(0, "rank", range(1, len(table) + 1))
     return table
@@ -90,14 +95,17 @@ def ranked(runs: pd.DataFrame) -> pd.DataFrame:
 
 def in_words(table: pd.DataFrame) -> pd.DataFrame:
     """Return what `ranked` gives as tables print it."""
-    words = [
-        f"{row.heldout:.1f}" + (f" ({row.low:.1f} to {row.high:.1f})" if row.seeds > 1 else "")
-        for row in table.itertuples()
-    ]
+    rows = table.itertuples()
+    words = [(_interval(r.heldout, r.low, r.high), _interval(r.lead, r.lead_low, r.lead_high)) for r in rows]
+    means, leads = zip(*words, strict=True) if words else ((), ())
     return pd.DataFrame({
-        "rank": table["rank"], "model": table["model"], "held-out tasks, %": [word.replace("-", "−") for word in words],
+        "rank": table["rank"], "model": table["model"], "held-out tasks, %": means, "minus softmax attention": leads,
         "training tasks, %": table["test"].map("{:.1f}".format), "seeds": table["seeds"],
         "parameters": table["parameters"].map("{:,}".format),
     })  # fmt: skip
 
 
+def _interval(value: float, low: float, high: float) -> str:
+    if isnan(value):
+        return ""
+    return (f"{value:.1f}" + ("" if isnan(low) else f" ({low:.1f} to {high:.1f})")).replace("-", "−")
