@@ -38,7 +38,7 @@ CITED = (
 def rows(store: Store | None = None) -> pd.DataFrame:
     """Return the runs of models that are not ours: `rows.COLUMNS`, what is known of the model, cost and provenance."""
     found = (store or Store()).table(FILE)
-    return found if len(found) else pd.DataFrame(columns=["id", *COLUMNS])
+    return found if "name" in found else pd.DataFrame(columns=["id", *COLUMNS, *_FACTS[1:]])
 
 
 def standings(preset: str, store: Store | None = None) -> dict[str, pd.DataFrame]:
