@@ -19,7 +19,7 @@ from hyla_repro.results.methods import NAMES
 from hyla_repro.results.store import Store
 from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
 from hyla_repro.studies.mixers import GUESTS, ModelSpec, leaderboard
-from hyla_repro.studies.mixers.benchmarking import _row, _spec, enter
+from hyla_repro.studies.mixers.benchmarking import _spec, enter
 from hyla_repro.studies.mixers.rows import beside, cell, in_words, ours, ranked
 from hyla_repro.training import loop
 from hyla_repro.training.foreign import ForeignStack
@@ -132,11 +132,11 @@ def test_a_budget_that_is_used_up_leaves_runs_and_nothing_to_save(ledger: Ledger
         ({"tasks": ()}, "give a tuple of at least one"),
         ({"tasks": "sraven"}, "give a tuple of at least one"),
         ({"preset": "labtop"}, "unknown preset 'labtop': did you mean 'laptop'"),
-        ({"seeds": (0, 1.5)}, "seed=1.5 is not a whole number"),
+        ({"seeds": (0, -1)}, "seed=-1 is out of range"),
+        ({"seeds": ()}, "give a tuple of at least one"),
         ({"budget": "soon"}, "budget='soon' is not a time"),
         ({"name": "HYLA"}, "name='HYLA' is one of our rows"),
         ({"name": "my gru"}, "name"),
-        ({"make_model": 3}, "make_model=3 cannot be called"),
     ],
 )
 def test_bad_words_are_refused_before_training(ledger: Ledger, changes: dict, message: str) -> None:
@@ -275,7 +275,7 @@ def test_what_cannot_be_ranked_is_refused(board: Store, saved: Callable[..., Pat
         leaderboard.add(saved(seed=5), board)
     path = saved()
     path.write_bytes(path.read_bytes().replace(b"0.8", b"0.9"))
-    with pytest.raises(ValueError, match="no whole file of `Benchmark.save`"):
+    with pytest.raises(ValueError, match="no whole file of"):
         leaderboard.add(path, board)
     with pytest.raises(FileNotFoundError):
         leaderboard.add(path.with_name("none.json"), board)
