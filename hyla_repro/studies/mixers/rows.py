@@ -84,7 +84,8 @@ def ranked(runs: pd.DataFrame) -> pd.DataFrame:
     softmax, lines = runs[runs["name"] == NAMES["softmax"]].set_index("seed")["heldout"], []
     for name, part in runs.groupby("name"):
         scores = part.set_index("seed")["heldout"]
-        mean, lead = paired("", 100 * scores), paired("", 100 * (scores - softmax).where(name != NAMES["softmax"]))
+        leads = 100 * (scores - softmax) if name != NAMES["softmax"] else softmax[:0]
+        mean, lead = paired("", 100 * scores), paired("", leads)
         lines.append((name, mean.value, mean.low, mean.high, lead.value, lead.low, lead.high, 100 * part["test"].mean(),
                       mean.n, part["n_parameters"].iloc[0]))  # fmt: skip
     columns = ["model", "heldout", "low", "high", "lead", "lead_low", "lead_high", "test", "seeds", "parameters"]
