@@ -9,8 +9,8 @@ from hyla_repro.lazy import exports
 
 __version__ = "0.1.0"
 __all__ = [
-    "VARIANTS", "HypernetworkAttention", "KeyValueCache", "Transformer", "TransformerConfig", "hypernetwork_attention",
-    "load",
+    "VARIANTS", "HypernetworkAttention", "KeyValueCache", "Transformer", "TransformerConfig", "benchmark",
+    "hypernetwork_attention", "load",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hyla_repro import tasks as tasks
     from hyla_repro.attention import VARIANTS, HypernetworkAttention, KeyValueCache, hypernetwork_attention
     from hyla_repro.models import Transformer, TransformerConfig
+    from hyla_repro.studies.mixers import benchmark
     from hyla_repro.studies.trained import load
 
 __getattr__, __dir__ = exports(
@@ -30,6 +31,7 @@ __getattr__, __dir__ = exports(
         "hypernetwork_attention": "hyla_repro.attention.functional",
         "Transformer": "hyla_repro.models.transformer",
         "TransformerConfig": "hyla_repro.models.config",
+        "benchmark": "hyla_repro.studies.mixers.benchmarking",
         "load": "hyla_repro.studies.trained",
     },
     modules=("attention", "models", "tasks"),

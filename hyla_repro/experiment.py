@@ -31,8 +31,8 @@ def coordinates(task_name: str) -> list[str]:
     return [*(name for name in settings.__dataclass_fields__ if name != "seed"), *sizes, "attention_dropout", "steps"]
 
 
-class Experiment(BaseModel):
-    """One training run: task, model, optimisation and seed; frozen, and without defaults that decide a result.
+class TrainingRun(BaseModel):
+    """What every training run has, whatever is trained: task, optimisation and seed; frozen.
 
     Raises: pydantic.ValidationError (a ValueError) naming the field and the value.
     """
@@ -41,17 +41,13 @@ class Experiment(BaseModel):
 
     task_name: str
     task: dict[str, Any]
-    model: TransformerConfig
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     learning_rate: float = Field(gt=0, allow_inf_nan=False)
     weight_decay: float = Field(ge=0, allow_inf_nan=False)
     warmup_steps: int = Field(ge=0)
-    attention_dropout: float = Field(ge=0, lt=1)
     evaluation_sequences: int = Field(ge=1)
     seed: int = Field(ge=0, lt=2**32)
-    # Weight of the experts' load-balancing loss, for mixtures of experts alone.
-    load_balancing: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     # How matrix products round: tf32 keeps 10 bits of each factor, is faster, and takes an NVIDIA GPU.
     precision: Literal["float32", "tf32"] = "float32"
     # Raise it when a change of code draws other numbers or computes another formula: old runs then count as missing.
@@ -59,27 +55,17 @@ class Experiment(BaseModel):
     semantics: Literal[1] = 1
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Experiment":
+    def _possible(self) -> "TrainingRun":
         fields = TASKS.settings(self.task_name).__dataclass_fields__.keys() - {"seed"}
         for name in self.task:
             choose(f"setting of {self.task_name}", name, sorted(fields))
         try:
-            task = self.task_settings
+            _ = self.task_settings
         except TypeError as error:
             raise ValueError(f"task={self.task} has a value of a wrong type: {error}") from error
-        sizes = task.model_sizes
-        if sizes != {name: getattr(self.model, name) for name in sizes}:
-            raise ValueError(f"the model's ({', '.join(sizes)}) must be the task's {tuple(sizes.values())}")
-        if self.load_balancing is not None and self.model.feed_forward != "moe":
-            raise ValueError(f"load_balancing={self.load_balancing} needs feed_forward='moe', which has experts")
         if 2 * self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps={self.warmup_steps} needs more than twice as many steps, not {self.steps}")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_absent_balancing(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        # Runs without it keep the identity that they had before there was any.
-        return {k: v for k, v in serialize(self).items() if v is not None or k != "load_balancing"}
 
     @property
     def task_settings(self) -> TaskSettings:
@@ -93,8 +79,63 @@ class Experiment(BaseModel):
     @property
     def id(self) -> str:
         """Twelve hexadecimal digits of the SHA-256 of all fields: the run's name on disk."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self._identifying(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _identifying(self) -> dict[str, Any]:
+        """Return the fields that decide what the run is, as JSON has them."""
+        return self.model_dump(mode="json")
+
+    @property
+    def method(self) -> str:
+        """The name of what figures compare."""
+        raise NotImplementedError
+
+    @property
+    def shape(self) -> str:
+        """What runs must share to be trained as one stack."""
+        return self.id
+
+    @property
+    def n_read(self) -> int:
+        """How many last tokens are read out."""
+        return self.task_settings.n_read
+
+    @property
+    def kind(self) -> str:
+        """A readable name of what a run is, but for its seed and optimiser settings."""
+        return f"{self.method} {self.task_settings.summary}"
+
+    @property
+    def label(self) -> str:
+        """A readable name for progress bars and messages."""
+        return f"{self.kind} seed={self.seed} ({self.id})"
+
+
+class Experiment(TrainingRun):
+    """A run of one of our transformers: no default decides a result.
+
+    Raises: pydantic.ValidationError (a ValueError) naming the field and the value.
+    """
+
+    model: TransformerConfig
+    attention_dropout: float = Field(ge=0, lt=1)
+    # Weight of the experts' load-balancing loss, for mixtures of experts alone.
+    load_balancing: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Experiment":
+        sizes = self.task_settings.model_sizes
+        if sizes != {name: getattr(self.model, name) for name in sizes}:
+            raise ValueError(f"the model's ({', '.join(sizes)}) must be the task's {tuple(sizes.values())}")
+        if self.load_balancing is not None and self.model.feed_forward != "moe":
+            raise ValueError(f"load_balancing={self.load_balancing} needs feed_forward='moe', which has experts")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_balancing(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        # Runs without it keep the identity that they had before there was any.
+        return {k: v for k, v in serialize(self).items() if v is not None or k != "load_balancing"}
 
     @property
     def shape(self) -> str:
@@ -105,21 +146,11 @@ class Experiment(BaseModel):
         return json.dumps(fields, sort_keys=True)
 
     @property
-    def n_read(self) -> int:
-        """How many last tokens are read out."""
-        return self.task_settings.n_read
-
-    @property
     def kind(self) -> str:
         """A readable name of what a run is, but for its seed and optimiser settings."""
         task, model = self.task_settings, self.model
         size = f", {model.n_layers} layers of width {model.d_model}, {model.n_heads} heads, {self.steps} steps"
-        return f"{self.method} {task.summary}" + (size if task.names_model_size else "")
-
-    @property
-    def label(self) -> str:
-        """A readable name for progress bars and messages."""
-        return f"{self.kind} seed={self.seed} ({self.id})"
+        return super().kind + (size if task.names_model_size else "")
 
     @property
     def method(self) -> str:

@@ -23,8 +23,8 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
 OPTIONAL = {name: list(map(Requirement, extra)) for name, extra in PROJECT["optional-dependencies"].items()}
-# The series are files that come in a package; what it asks for is not what the lock has.
-EXTRAS = [requirement for name, extra in OPTIONAL.items() if name != "series" for requirement in extra]
+# The series are files that come in a package, and a guest is trained by few; what these ask for the lock has not.
+EXTRAS = [requirement for name, extra in OPTIONAL.items() if name not in ("series", "guests") for requirement in extra]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
 CONDA_PIP = next(entry["pip"] for entry in ENVIRONMENT if isinstance(entry, dict))
 MAKEFILE = (ROOT / "Makefile").read_text()

@@ -110,6 +110,24 @@ def report() -> None:
 
 
 @_command()
+def leaderboard(
+    action: Annotated[str, typer.Argument(help="add")],
+    files: Annotated[list[Path], typer.Argument(help="written by save() of what hyla_repro.benchmark returned")],
+) -> None:
+    """Add the runs of FILES to data/leaderboard.csv, and write its page, book/leaderboard.md."""
+    from hyla_repro.book.report import leaderboard_page, write_pages
+    from hyla_repro.results.store import Store
+    from hyla_repro.studies.mixers.leaderboard import add
+
+    choose("action", action, ["add"])
+    store = Store(committed_only=True)
+    for path in files:
+        typer.echo(add(path, store))
+    for path in write_pages(leaderboard_page(store)):
+        typer.echo(f"wrote {path}")
+
+
+@_command()
 def lock(
     why: Annotated[str, typer.Option(help="a sentence: what is locked, or why a rule changes")],
     known: Annotated[bool, typer.Option(help="whether runs that decide these rules are finished")] = True,

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +19,7 @@ from hyla_repro.results.effects import NOT_TESTED, REPRODUCED
 from hyla_repro.results.markdown import frame, table
 from hyla_repro.results.store import Store, cost
 from hyla_repro.studies import chapters, experiments, with_runs
+from hyla_repro.studies.mixers import leaderboard
 
 
 def _runs_section(store: Store) -> str:
@@ -172,12 +173,23 @@ def documents(store: Store | None = None, root: Path = paths.ROOT) -> dict[Path,
         how_to_read: _fill(how_to_read, {"luck": luck_section(found)}),
         cost_page: _fill(cost_page, cost_sections(store)),
         cluster_page: _fill(cluster_page, {"budget": frame(budget.table(store))}),
+        **leaderboard_page(store, root),
     }
+
+
+def leaderboard_page(store: Store, root: Path = paths.ROOT) -> dict[Path, str]:
+    """Return the leaderboard's page, by path, as it should be."""
+    path = root / "book" / "leaderboard.md"
+    return {path: _fill(path, {"leaderboard": leaderboard.section(store)})}
 
 
 def write(store: Store | None = None) -> list[Path]:
     """Write what is generated of pages, the README and titles, and return the paths that changed."""
-    texts = documents(store)
+    return write_pages(documents(store))
+
+
+def write_pages(texts: Mapping[Path, str]) -> list[Path]:
+    """Write pages that are not as they should be, and return their paths."""
     changed = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
     for path in changed:
         write_atomically(path, texts[path].encode())

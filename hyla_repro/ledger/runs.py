@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hyla_repro.errors import DataError
-from hyla_repro.experiment import Experiment
+from hyla_repro.experiment import TrainingRun
 from hyla_repro.files import seal, sha256, unseal, write_atomically
 from hyla_repro.ledger import locks
 from hyla_repro.paths import runs_folder
@@ -51,10 +51,10 @@ class Ledger:
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or runs_folder()
 
-    def folder(self, run: Experiment) -> Path:
+    def folder(self, run: TrainingRun) -> Path:
         return self.root / f"{run.task_name}-{run.method}-{run.id}"
 
-    def state(self, run: Experiment) -> str:
+    def state(self, run: TrainingRun) -> str:
         """Return one of done, damaged, diverged, training, paused, missing."""
         folder = self.folder(run)
         if (folder / RESULT).exists():
@@ -69,7 +69,7 @@ class Ledger:
             return "training"
         return "paused" if any(folder.glob("checkpoint-*.safetensors")) else "missing"
 
-    def states(self, runs: Iterable[Experiment]) -> dict[str, str]:
+    def states(self, runs: Iterable[TrainingRun]) -> dict[str, str]:
         """Return the state of each run by its identity, from which files there are and result.json's own digest.
 
         `state` also reads every other file to compare its digest, which takes minutes for ten thousand runs.
@@ -81,7 +81,7 @@ class Ledger:
             found[identity] = self._glance(run, folder, identity) if folder.name in there else "missing"
         return found
 
-    def _glance(self, run: Experiment, folder: Path, identity: str) -> str:
+    def _glance(self, run: TrainingRun, folder: Path, identity: str) -> str:
         files = set(os.listdir(folder))
         if RESULT not in files:
             return self.state(run)
@@ -91,7 +91,7 @@ class Ledger:
                 return "done"
         return "damaged"
 
-    def result(self, run: Experiment) -> dict[str, Any]:
+    def result(self, run: TrainingRun) -> dict[str, Any]:
         """Return result.json after checking it and the files it names.
 
         Raises: DataError naming the file that is missing or altered, and how to train the run again.
@@ -109,12 +109,12 @@ class Ledger:
             raise DataError(f"{path} cannot be read ({error}): {advice}") from error
         return result
 
-    def read(self, run: Experiment, name: str) -> bytes:
+    def read(self, run: TrainingRun, name: str) -> bytes:
         """Return a file of a finished run, verified."""
         self.result(run)
         return (self.folder(run) / name).read_bytes()
 
-    def commit(self, run: Experiment, files: dict[str, bytes], facts: dict[str, Any]) -> None:
+    def commit(self, run: TrainingRun, files: dict[str, bytes], facts: dict[str, Any]) -> None:
         """Store a finished run: its files, then result.json with their digests, then remove the checkpoints."""
         folder = self.folder(run)
         for name, content in files.items():
@@ -125,29 +125,29 @@ class Ledger:
         for left in self._unneeded(run):
             left.unlink()
 
-    def _unneeded(self, run: Experiment) -> list[Path]:
+    def _unneeded(self, run: TrainingRun) -> list[Path]:
         """Return what a finished run needs no more, also what a killed process had begun to write."""
         folder = self.folder(run)
         return [*folder.glob("checkpoint-*.safetensors"), *folder.glob(".*.tmp")]
 
-    def tidy(self, run: Experiment) -> None:
+    def tidy(self, run: TrainingRun) -> None:
         """Remove what a process left in a finished run that was killed right after its result was stored."""
         if (self.folder(run) / locks.LEASE).exists():
             with suppress(RunLockedError), self.lock(run):  # releasing the lock removes the lease
                 for left in self._unneeded(run):
                     left.unlink()
 
-    def mark_diverged(self, run: Experiment, facts: dict[str, Any]) -> None:
+    def mark_diverged(self, run: TrainingRun, facts: dict[str, Any]) -> None:
         write_atomically(self.folder(run) / DIVERGED, (json.dumps(facts, indent=1) + "\n").encode())
 
-    def save_checkpoint(self, run: Experiment, step: int, content: bytes) -> None:
+    def save_checkpoint(self, run: TrainingRun, step: int, content: bytes) -> None:
         """Keep this and the previous checkpoint; the name carries the digest of the content."""
         folder = self.folder(run)
         write_atomically(folder / checkpoint_name(step, content), content)
         for old in sorted(folder.glob("checkpoint-*.safetensors"))[:-2]:
             old.unlink()
 
-    def load_checkpoints(self, run: Experiment) -> tuple[list[bytes], list[Path]]:
+    def load_checkpoints(self, run: TrainingRun) -> tuple[list[bytes], list[Path]]:
         """Return the checkpoints that are what their names say, newest first, and the paths of damaged ones."""
         sound, damaged = [], []
         for path in sorted(self.folder(run).glob("checkpoint-*.safetensors"), reverse=True):
@@ -159,7 +159,7 @@ class Ledger:
         return sound, damaged
 
     @contextmanager
-    def lock(self, run: Experiment) -> Iterator[None]:
+    def lock(self, run: TrainingRun) -> Iterator[None]:
         """Hold this run alone, as `locks.hold` does.
 
         Raises: RunLockedError naming who holds it.
@@ -171,6 +171,6 @@ class Ledger:
                 raise RunLockedError(f"{run.label} is being trained by {error}") from None
             yield
 
-    def holder(self, run: Experiment) -> locks.Holder | None:
+    def holder(self, run: TrainingRun) -> locks.Holder | None:
         """Return who is training the run, or None."""
         return locks.holder(self.folder(run))

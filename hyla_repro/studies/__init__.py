@@ -15,6 +15,7 @@ from hyla_repro.studies.fuzzy_logic import FUZZY_LOGIC
 from hyla_repro.studies.idea import IDEA
 from hyla_repro.studies.language import LANGUAGE
 from hyla_repro.studies.layer_drop import LAYER_DROP
+from hyla_repro.studies.mixers import MIXERS
 from hyla_repro.studies.primal_dual import PRIMAL_DUAL
 from hyla_repro.studies.recall import RECALL
 from hyla_repro.studies.sraven import SRAVEN
@@ -27,6 +28,7 @@ __all__ = [
 
 STUDIES: list[Study] = [
     IDEA, FUZZY_LOGIC, SRAVEN, ABLATIONS, LANGUAGE, AAREN, PRIMAL_DUAL, ATTENTION_PATHS, LAYER_DROP, RECALL,
+    MIXERS,
 ]  # fmt: skip
 
 

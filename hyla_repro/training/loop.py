@@ -13,9 +13,10 @@ import torch
 from tqdm.auto import tqdm
 
 from hyla_repro.errors import DivergedError
-from hyla_repro.experiment import Experiment
+from hyla_repro.experiment import TrainingRun
 from hyla_repro.ledger.locks import is_sibling
 from hyla_repro.ledger.runs import ALONG, CURVE, MODEL, Ledger, RunLockedError
+from hyla_repro.training.foreign import Entry, ForeignStack
 from hyla_repro.training.memory import stack_size
 from hyla_repro.training.process import catch_signals, keep_freed_memory
 from hyla_repro.training.provenance import compiler_available, provenance
@@ -27,7 +28,7 @@ _CURVE_SEQUENCES = 1000
 _CHECKPOINT_SECONDS = 60.0
 _COMPILE_FROM_STEPS = 2000
 # A run to the steps whose weights it keeps, besides the last; this is no part of what it is.
-Keep = Callable[[Experiment], Collection[int]]
+Keep = Callable[[Any], Collection[int]]
 
 
 def _look_every(device: str) -> int:
@@ -35,7 +36,7 @@ def _look_every(device: str) -> int:
     return 1 if device == "cpu" else 50
 
 
-def _stack_size(runs: Sequence[Experiment], device: str) -> int:
+def _stack_size(runs: Sequence[TrainingRun], device: str) -> int:
     # On a CPU one run after the other is faster than a stack (benchmarks/).
     return 1 if device == "cpu" else stack_size(runs, device)
 
@@ -43,9 +44,10 @@ def _stack_size(runs: Sequence[Experiment], device: str) -> int:
 class _Training:
     """A stack on its way: what is recorded of every run beside its numbers, and which of them diverged."""
 
-    def __init__(self, runs: Sequence[Experiment], device: str, use_compiler: bool, keep: Keep) -> None:
+    def __init__(self, runs: Sequence[TrainingRun], device: str, use_compiler: bool, keep: Keep) -> None:
         self.look_every = _look_every(device)
-        self.stack = Stack(runs, device, use_compiler, self.look_every)
+        stack = ForeignStack if isinstance(runs[0], Entry) else Stack
+        self.stack = stack(runs, device, use_compiler, self.look_every)
         self.runs, self.device = list(runs), device
         self.steps = runs[0].steps
         self.record_every = max(self.steps // _CURVE_POINTS, _CURVE_SPACING)
@@ -151,7 +153,7 @@ class _Training:
 
 
 def _train_stack(
-    runs: Sequence[Experiment],
+    runs: Sequence[TrainingRun],
     contents: Sequence[bytes],
     ledger: Ledger,
     device: str,
@@ -196,9 +198,9 @@ def _train_stack(
     return list(training.diverged.values())
 
 
-def _stacks(experiments: Sequence[Experiment], device: str) -> list[list[Experiment]]:
+def _stacks(experiments: Sequence[TrainingRun], device: str) -> list[list[TrainingRun]]:
     """Group runs of equal shape into stacks of the size that the device is best at, in the order of their first."""
-    groups: dict[str, list[Experiment]] = {}
+    groups: dict[str, list[TrainingRun]] = {}
     for run in experiments:
         groups.setdefault(run.shape, []).append(run)
     stacks = []
@@ -210,13 +212,13 @@ def _stacks(experiments: Sequence[Experiment], device: str) -> list[list[Experim
 
 
 def train(
-    experiments: Sequence[Experiment],
+    experiments: Sequence[TrainingRun],
     ledger: Ledger | None = None,
     device: str = "cpu",
     budget_seconds: float | None = None,
     progress: bool = True,
     keep: Keep = lambda run: (),
-) -> list[Experiment]:
+) -> list[TrainingRun]:
     """Train the runs that are missing, and return those that still are when the budget is used up.
 
     On a GPU runs of equal shape are trained as one stack; on a CPU one after the other, which is faster there.
@@ -257,8 +259,8 @@ def train(
 
 
 def _train_locked(
-    runs: list[Experiment],
-    waiting: list[list[Experiment]],
+    runs: list[TrainingRun],
+    waiting: list[list[TrainingRun]],
     ledger: Ledger,
     device: str,
     stop: Callable[[], bool],

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
-from hyla_repro.experiment import Experiment
+from hyla_repro.experiment import TrainingRun
 from hyla_repro.training.stack import CHUNK, Stack
 
 
-def stack_size(runs: Sequence[Experiment], device: str) -> int:
+def stack_size(runs: Sequence[TrainingRun], device: str) -> int:
     """Return how many of these runs fit on a GPU together, from the memory that steps of one and of two take."""
     if len(runs) < 3:
         return len(runs)

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from tqdm.auto import tqdm
 
-from hyla_repro.experiment import Experiment
+from hyla_repro.experiment import TrainingRun
 from hyla_repro.ledger.runs import Ledger
 from hyla_repro.training.stack import facts_of
 
 
-def resumable(runs: Sequence[Experiment], ledger: Ledger) -> list[tuple[list[Experiment], list[bytes]]]:
+def resumable(runs: Sequence[TrainingRun], ledger: Ledger) -> list[tuple[list[TrainingRun], list[bytes]]]:
     """Split runs into parts that can go on together: from a step that all of a part have a sound checkpoint of.
 
     A process that dies between two files of one checkpoint leaves some runs one checkpoint behind the others. All

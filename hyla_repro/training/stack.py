@@ -8,37 +8,22 @@ import safetensors.torch
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.utils._pytree import tree_map
 
-from hyla_repro.counter_rng import CounterRNG
-from hyla_repro.experiment import Experiment
-from hyla_repro.models.config import TransformerConfig
+from hyla_repro.experiment import TrainingRun
 from hyla_repro.models.transformer import Transformer
 from hyla_repro.training.compiler import Program, Programs, compile_programs, undone
+from hyla_repro.training.dropout import dropout_scales
 from hyla_repro.training.optimizer import BETAS, EPSILON, decays, schedule
 
 CHUNK = 500
-_STATE, _KEPT = ("model", "exp_avg", "exp_avg_sq"), "kept/"
-
-
-def dropout_scales(
-    model: TransformerConfig, rate: float, seed: int | Tensor, step: int | Tensor, device: torch.device | str = "cpu"
-) -> Float[Tensor, "l q k"] | None:
-    """Return the factors on the codes: 0 with the dropout rate, else 1 / (1 - rate); None for rate 0.
-
-    One mask per layer, shared by the whole batch and all heads, as in the release.
-    """
-    if rate == 0.0:
-        return None
-    shape = (model.n_layers, model.n_positions, model.n_positions)
-    draw = CounterRNG(seed, "attention_dropout").uniform(step, shape, device)
-    return (draw >= rate).to(torch.float32) / (1.0 - rate)
+_STATE, _KEPT, REST = ("model", "exp_avg", "exp_avg_sq"), "kept/", "rest/"
 
 
 class Stack:
-    """Runs of equal `Experiment.shape` between two steps: weights, AdamW's moments and the losses so far.
+    """Runs of equal `TrainingRun.shape` between two steps: weights, AdamW's moments and the losses so far.
 
     The model, the task and the loss are written for one run; vmap gives them the run axis. A run's numbers do not
     depend on the others of its stack, up to the rounding of batched products.
@@ -50,16 +35,18 @@ class Stack:
     """
 
     def __init__(
-        self, runs: Sequence[Experiment], device: str = "cpu", use_compiler: bool = False, remember: int = 1
+        self, runs: Sequence[TrainingRun], device: str = "cpu", use_compiler: bool = False, remember: int = 1
     ) -> None:
-        self.runs, self.device, self.task = list(runs), torch.device(device), runs[0].build_task()
-        self.model = Transformer(runs[0].model).to(device)
-        self._shapes = {name: parameter.shape for name, parameter in self.model.named_parameters()}
+        self.runs: list[Any] = list(runs)
+        self.device, self.task = torch.device(device), runs[0].build_task()
+        initial = [self._build(run) for run in runs]
+        self.model = initial[0].to(device)
+        trained = _trained(self.model)
+        self._shapes = {name: parameter.shape for name, parameter in trained.items()}
         self._sizes = [shape.numel() for shape in self._shapes.values()]
-        parts = [torch.full((p.numel(),), float(decays(n, p))) for n, p in self.model.named_parameters()]
+        parts = [torch.full((p.numel(),), float(decays(n, p))) for n, p in trained.items()]
         self._decayed = torch.cat(parts).to(device)
-        initial = [Transformer(run.model).initialize(run.seed) for run in runs]
-        self.weights = torch.stack([self._flat(dict(model.named_parameters())) for model in initial]).to(device)
+        self.weights = torch.stack([self._flat(_trained(model)).to(device) for model in initial])
         self.first, self.second = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
         self.loss_sum = torch.zeros(len(runs), device=device)
         self.clock = torch.zeros((), dtype=torch.int64, device=device)
@@ -78,6 +65,10 @@ class Stack:
         # sequence and head, up to a quarter of a step on a CPU.
         self._programs: Programs = (self._draw_masks, self._learn)
         self._graph: torch.cuda.CUDAGraph | None = None
+
+    def _build(self, run: Any) -> nn.Module:
+        """Return the model of a run with its first weights."""
+        return Transformer(run.model).initialize(run.seed)
 
     # --- the step ------------------------------------------------------------------------------------------
 
@@ -234,6 +225,10 @@ class Stack:
         parts = zip(self._shapes.items(), flat.split(self._sizes), strict=True)
         return {name: part.view(shape) for (name, shape), part in parts}
 
+    def _rest(self) -> dict[str, Tensor]:
+        """Return what a checkpoint holds of the model besides trained weights: nothing of our transformers."""
+        return {}
+
     def load_weights(self, index: int, content: bytes) -> None:
         """Set the weights of one run to those of its safetensors bytes."""
         named = safetensors.torch.load(content)
@@ -253,6 +248,7 @@ class Stack:
         for kind, stacked in zip(_STATE, (self.weights, self.first, self.second), strict=True):
             named = self._named(stacked[index].cpu())
             tensors |= {f"{kind}/{name}": value.contiguous() for name, value in named.items()}
+        tensors |= {f"{REST}{name}": value for name, value in self._rest().items()}
         state = facts | {"id": self.runs[index].id, "step": self.step}
         return safetensors.torch.save(tensors, metadata={"state": json.dumps(state)})
 
@@ -271,6 +267,10 @@ class Stack:
         self.step = state["step"]
         self.clock.fill_(self.step)
         return state
+
+
+def _trained(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:

@@ -17,10 +17,11 @@ from torch import Tensor
 from hyla_repro.experiment import Experiment
 from hyla_repro.models.transformer import Transformer
 from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
+from hyla_repro.training.dropout import dropout_scales
 from hyla_repro.training.memory import fitting
 from hyla_repro.training.optimizer import decays, learning_rate, schedule
 from hyla_repro.training.provenance import compiler_available
-from hyla_repro.training.stack import Stack, dropout_scales
+from hyla_repro.training.stack import Stack
 
 ROOT = Path(__file__).parents[2]
 Make = Callable[..., Experiment]
@@ -225,6 +226,7 @@ COMPILED = """
 import sys
 import torch
 from hyla_repro.experiment import Experiment
+from hyla_repro.training.dropout import dropout_scales
 from hyla_repro.training.stack import Stack
 torch.set_num_threads(2)
 run = Experiment.model_validate_json(sys.argv[1])
@@ -265,6 +267,7 @@ SHAPES = """
 import sys
 import torch
 from hyla_repro.experiment import Experiment
+from hyla_repro.training.dropout import dropout_scales
 from hyla_repro.training.stack import Stack
 torch.set_num_threads(1)
 with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
