@@ -306,7 +306,7 @@ def test_scripts_of_thebe_and_second_copies_are_left_off():
 
     inline = [Script(body) for body in ("let hint = 1", "const THEBE_JS_URL = 1", "let hint = 1")]
     context = {"script_files": ["_static/doctools.js", "_static/sphinx-thebe.js", *inline]}
-    extension("site").drop_thebe(None, "index", "page.html", context, None)
+    extension("site_pages").drop_thebe(None, "index", "page.html", context, None)
     assert context["script_files"] == ["_static/doctools.js", inline[0]]
 
 
