@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from docutils import nodes
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 
 from hyla_repro.book.verdicts import claims
@@ -28,7 +29,7 @@ def add_targets(app: Sphinx, doctree: nodes.document) -> None:
         for row in doctree.findall(nodes.row):
             name = row[0].astext()
             # Rules stand in a second table, whose rows have no link.
-            if name in known and any(row[0].findall(nodes.reference)):
+            if name in known and any(isinstance(node, nodes.reference | pending_xref) for node in row[0].findall()):
                 row["ids"].append(f"claim-{name}")
                 table = row.parent.parent.parent
                 table["classes"] = [*table["classes"], *({"comparison"} - set(table["classes"]))]
