@@ -45,6 +45,7 @@ def call(ledger: Ledger, make_model: Any = MyGRU, **changes: Any) -> Any:
 # --- the call -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_gru_gets_its_row_in_both_tasks(ledger: Ledger, tmp_path: Path) -> None:
     result = call(ledger, tasks=("fuzzy_logic", "sraven"))
     assert result.left == ()
@@ -89,6 +90,7 @@ def test_our_softmax_transformer_handed_in_scores_as_our_engine_scores_it(ledger
     assert result.runs.iloc[0][list(scores)].to_dict() == pytest.approx(scores, rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_interrupted_and_called_again_it_ends_as_if_never_stopped(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +147,7 @@ def test_bad_words_are_refused_before_training(ledger: Ledger, changes: dict, me
     assert not ledger.root.exists()
 
 
+@pytest.mark.slow
 def test_a_changed_model_needs_another_name(ledger: Ledger) -> None:
     call(ledger)
 
