@@ -102,7 +102,7 @@ def _helps(task: str) -> Callable[[Results], Outcome]:
         pairs = (("softmax_bn", "softmax"), ("hyla_bn", "hyla"))
         if not complete(table, [method for pair in pairs for method in pair]):
             return missing()
-        listed = "; ".join(listed(table, pair) for pair in pairs)
-        return Outcome(listed, tuple(minus(table, *pair) for pair in pairs))
+        words = "; ".join(listed(table, pair) for pair in pairs)
+        return Outcome(words, tuple(minus(table, *pair) for pair in pairs))
 
     return decide
