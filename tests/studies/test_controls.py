@@ -24,6 +24,7 @@ from hyla_repro.studies.attention_paths.runs import HEADS
 from hyla_repro.studies.fuzzy_logic.runs import DECODING, EMBEDDING
 from hyla_repro.studies.language.runs import METHODS as LANGUAGE
 from hyla_repro.studies.language.runs import language
+from hyla_repro.studies.layer_drop.runs import CURVES, SCORES
 from hyla_repro.studies.primal_dual.runs import DISTANCES
 from hyla_repro.studies.sraven.runs import MEAN_CODES, RULE_DECODING
 
@@ -113,7 +114,10 @@ def committed() -> tuple[pd.DataFrame, Tables]:
     rows = [row for identity, row in store.committed_runs().items() if identity in known]
     names = [
         PAPER,
-        *(analysis.table for analysis in (DECODING, EMBEDDING, RULE_DECODING, MEAN_CODES, DISTANCES, HEADS)),
+        *(
+            analysis.table
+            for analysis in (DECODING, EMBEDDING, RULE_DECODING, MEAN_CODES, DISTANCES, HEADS, SCORES, CURVES)
+        ),
     ]
     return pd.DataFrame(rows), {name: store.table(name) for name in names}
 

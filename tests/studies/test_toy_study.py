@@ -59,8 +59,8 @@ def test_a_study_outside_the_package_is_trained_collected_decided_and_shown(proj
 
     call(project, "report")
     row = next(r for r in (project / "book/report.md").read_text().splitlines() if "[toy-learns](toy1-mean.ipynb)" in r)
-    assert row.split(" | ")[1:3] == ["A mean is easy.", "100"]
-    assert row.endswith("| **reproduced** (laptop) |")
+    assert row.split(" | ")[1:3] == ["**reproduced** (laptop)", "A mean is easy."]
+    assert row.endswith("| 100 |")
     rule = next(r for r in (project / "book/report.md").read_text().splitlines() if r.startswith("| toy-learns |"))
     assert rule.endswith("| not locked |")
     assert "| A mean is easy. | reproduced (laptop) |" in (project / "README.md").read_text()
