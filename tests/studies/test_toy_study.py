@@ -19,7 +19,7 @@ CELLS = [
     'preset = "laptop"\ntrain = False\ndevice = "cpu"',
     'import toy_study\nfrom hyla_repro.book import notebook\n\nshown = notebook.start("toy1", globals())',
     "path = shown.save(toy_study.draw(shown.best))\nassert shown.cost()['runs'].sum() == 3",
-    'print(shown.verdicts().loc["A mean is easy.", "verdict"])',
+    'print(shown.verdicts().table.loc["toy-learns", "verdict"])',
 ]
 
 
@@ -70,7 +70,7 @@ def test_a_study_outside_the_package_is_trained_collected_decided_and_shown(proj
 
     output = project / "reproduced" / "toy1.ipynb"
     call(project, "notebook", "toy1", "-p", "preset=laptop", "--output", str(output.parent))
-    assert json.loads(output.read_text())["cells"][-1]["outputs"][0]["text"] == ["reproduced\n"]
+    assert json.loads(output.read_text())["cells"][-1]["outputs"][0]["text"] == ["✓\xa0reproduced\n"]
     (picture,) = project.rglob("toy1.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert committed == {path.name: path.read_bytes() for path in paths.FIGURES.glob("*.png")}
