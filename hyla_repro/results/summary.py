@@ -144,9 +144,14 @@ def by_seed(runs: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_and_error(mean: float, error: float, digits: int = 1) -> str:
-    """Return a mean with its standard error in words, which no line break parts; nothing where there is none."""
+    """Return a mean with its standard error in words, which no line break parts; nothing where there is none.
+
+    Of a single number there is no standard error, and it stands alone.
+    """
     if isnan(mean):
         return ""
+    if isnan(error):
+        return _rounded(mean, digits).replace("-", "−")
     unbroken = f"{_rounded(mean, digits)} ± {_rounded(error, digits)}"
     return unbroken.replace("-", "−").replace(" ", "\N{NO-BREAK SPACE}")
 
