@@ -7,6 +7,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from hyla_repro.errors import whole_number
+
 MAX_STEP = 2**63 - 1
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -30,6 +32,18 @@ def philox4x32(counter: Tensor, key: tuple[int | Tensor, int | Tensor], rounds: 
         c0, c1, c2, c3 = ((p1 >> 32) & _WORD) ^ c1 ^ k0, p1 & _WORD, ((p0 >> 32) & _WORD) ^ c3 ^ k1, p0 & _WORD
         k0, k1 = (k0 + _WEYL[0]) & _WORD, (k1 + _WEYL[1]) & _WORD
     return torch.stack([c0, c1, c2, c3])
+
+
+def step_and_size(step: int, size: int, of: str = "sequence") -> tuple[int, int]:
+    """Return the step and the size of a batch, for a task's `batch`.
+
+    Args:
+        of: what a batch consists of.
+
+    Raises: ValueError for a step or size that is not whole or out of range.
+    """
+    step = whole_number("step", step, 0, "it is two words of the random numbers' counter", MAX_STEP)
+    return step, whole_number("size", size, 1, f"a batch has at least one {of}")
 
 
 @torch.compiler.assume_constant_result

@@ -13,8 +13,8 @@ from einops import rearrange, reduce, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hyla_repro.counter_rng import MAX_STEP, CounterRNG
-from hyla_repro.errors import choose, expect_shape, whole_number
+from hyla_repro.counter_rng import CounterRNG, step_and_size
+from hyla_repro.errors import choose, expect_shape
 from hyla_repro.tasks.fuzzy_logic.settings import FuzzyLogicSettings
 
 # split -> (pool of functions, how the inputs are drawn). `test` is `train` with fresh draws.
@@ -110,8 +110,7 @@ class FuzzyLogic(FuzzyLogicSettings):
         Raises: ValueError for an unknown split, a split without functions, or a step or size that is not
             whole or out of range.
         """
-        step = whole_number("step", step, 0, "it is two words of the random numbers' counter", MAX_STEP)
-        size = whole_number("size", size, 1, "a batch has at least one sequence")
+        step, size = step_and_size(step, size)
         return self.draw(split, self.tables(split, device), step, size)
 
     def _inputs(self, split: str, seed: Tensor, step: int | Tensor, size: int) -> Float[Tensor, "b t v"]:

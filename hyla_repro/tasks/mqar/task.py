@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from hyla_repro.counter_rng import MAX_STEP, CounterRNG
-from hyla_repro.errors import choose, expect_shape, whole_number
+from hyla_repro.counter_rng import CounterRNG, step_and_size
+from hyla_repro.errors import choose, expect_shape
 from hyla_repro.tasks.mqar.settings import MQARSettings
 
 NOT_ASKED = -100  # the target that torch's cross-entropy leaves out
@@ -65,8 +65,7 @@ class MQAR(MQARSettings):
 
         Raises: ValueError for an unknown split, or a step or size that is not whole or out of range.
         """
-        step = whole_number("step", step, 0, "it is two words of the random numbers' counter", MAX_STEP)
-        size = whole_number("size", size, 1, "a batch has at least one sequence")
+        step, size = step_and_size(step, size)
         return self.draw(split, self.tables(split, device), step, size)
 
     def loss(self, outputs: Float[Tensor, "b t v"], batch: MQARBatch) -> Float[Tensor, ""]:

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from hyla_repro.counter_rng import MAX_STEP, CounterRNG
-from hyla_repro.errors import choose, expect_shape, whole_number
+from hyla_repro.counter_rng import CounterRNG, step_and_size
+from hyla_repro.errors import choose, expect_shape
 from hyla_repro.tasks.sraven import rules as rule_functions
 from hyla_repro.tasks.sraven.settings import SRAVEN_RULES, SRavenSettings
 
@@ -132,8 +132,7 @@ class SRaven(SRavenSettings):
 
         Raises: ValueError for an unknown split, or a step or size that is not whole or out of range.
         """
-        step = whole_number("step", step, 0, "it is two words of the random numbers' counter", MAX_STEP)
-        size = whole_number("size", size, 1, "a batch has at least one problem")
+        step, size = step_and_size(step, size, "problem")
         return self.draw(split, self.tables(split, device), step, size)
 
     def _permutations(self, split: str, seed: Tensor, step: int | Tensor, size: int) -> Int[Tensor, "b column k"]:
