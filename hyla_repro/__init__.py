@@ -6,8 +6,8 @@ Source: Schug, Kobayashi, Akram, Sacramento, Pascanu, "Attention as a Hypernetwo
 from typing import TYPE_CHECKING
 
 from hyla_repro.lazy import exports
+from hyla_repro.version import __version__ as __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "VARIANTS", "HypernetworkAttention", "KeyValueCache", "Transformer", "TransformerConfig", "benchmark",
     "hypernetwork_attention", "load",

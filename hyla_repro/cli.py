@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hyla_repro import __version__, paths
+from hyla_repro import paths
 from hyla_repro.book import commands
 from hyla_repro.book.commands import Device, Preset
 from hyla_repro.book.notebook import check_device
@@ -17,6 +17,7 @@ from hyla_repro.errors import DataError, DivergedError, MissingPackageError, Unf
 from hyla_repro.studies import PRESETS, experiments, kept_steps, trainable, with_runs
 from hyla_repro.studies.study import once
 from hyla_repro.training.process import STOPPED, exit_on_signal, program, run_siblings
+from hyla_repro.version import __version__
 
 if TYPE_CHECKING:
     from hyla_repro.experiment import Experiment

@@ -3,13 +3,13 @@
 import platform
 import shutil
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hyla_repro.paths import commit
+from hyla_repro.version import __version__
 
 
 def compiler_available(device: str) -> bool:
@@ -31,10 +31,6 @@ def device_name(device: str) -> str:
 
 def provenance(device: str, compiled: bool) -> dict[str, Any]:
     """Return the facts recorded with every result."""
-    try:
-        package = version("hyla-repro")
-    except PackageNotFoundError:
-        package = "not installed"
     return {
         "device": device_name(device),
         "instruction_set": torch.backends.cpu.get_cpu_capability() if device == "cpu" else "cuda",
@@ -42,7 +38,7 @@ def provenance(device: str, compiled: bool) -> dict[str, Any]:
         "compiled": compiled,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "hyla_repro": package,
+        "hyla_repro": __version__,
         "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
