@@ -18,7 +18,7 @@ READY := .venv/.installed
 
 .DEFAULT_GOAL := book
 .DELETE_ON_ERROR:
-.PHONY: book test test-browser test-slurm check reproduce figures pictures linkcheck check-myst dist clean lock setup help
+.PHONY: book pdf test test-browser test-slurm check reproduce figures pictures linkcheck check-myst dist clean lock setup help
 
 book: $(READY)  ## Build the book from the committed results (the default)
 	$(BIN)/jupyter-book build book/ -W -n --keep-going
@@ -49,6 +49,9 @@ figures: reproduce  ## The same as reproduce
 
 pictures: book  ## Copy the pictures of the book that look different over the committed ones
 	$(BIN)/hyla-repro pictures
+
+pdf: book  ## Print the book into one file of A4 pages, book/_build/hyla-repro.pdf; needs Chromium
+	$(BIN)/hyla-repro pdf
 
 linkcheck: $(READY)  ## Follow the links of the book; needs the network
 	$(BIN)/jupyter-book build book/ --builder linkcheck

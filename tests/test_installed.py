@@ -108,7 +108,8 @@ def test_runs_are_planned_and_trained_in_the_working_directory(installed: Instal
 
 
 def test_commands_that_need_the_repository_say_so_in_a_line(installed: Installed) -> None:
-    arguments = {"compute": ["paths"], "lock": ["--why", "because"], "notebook": ["fig1"]}
+    arguments = {"compute": ["paths"], "lock": ["--why", "because"], "leaderboard": ["add", "row.json"],
+                 "notebook": ["fig1"]}  # fmt: skip
     names = [command.name for command in commands.app.registered_commands]
     assert {"collect", "verify", "report", "lock", "pictures", "notebook", "reproduce"} <= {*names}
     for name in names:

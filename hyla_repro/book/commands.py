@@ -1,4 +1,4 @@
-"""Commands that go over results and chapters: collect, compute, verify, report, pictures, lock, notebook, reproduce."""
+"""Commands that go over results and chapters: collect, compute, verify, report, pictures, pdf, lock, and others."""
 
 import time
 from collections.abc import Callable
@@ -154,6 +154,14 @@ def pictures(check: Annotated[bool, typer.Option("--check", help="compare only")
 
 Parameters = Annotated[list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE")]
 Output = Annotated[Path, typer.Option(help="folder of the executed notebooks")]
+
+
+@_command("pdf")
+def pdf_command() -> None:
+    """Print the built book into one file, book/_build/hyla-repro.pdf; needs Chromium."""
+    from hyla_repro.book.pdf import print_book
+
+    typer.echo(print_book())
 
 
 @_command("notebook")
