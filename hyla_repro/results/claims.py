@@ -1,6 +1,6 @@
 """What a claim is: a statement of the paper, the rule that decides it, and what our runs say."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,6 +25,8 @@ TOPICS = {
 
 # More effects than these are not all printed.
 _SHOWN = 3
+# Scores in percent where a comparison is marked weak: one of them below, or all of them above.
+_FLOOR, _CEILING = 10.0, 95.0
 
 
 class Outcome(NamedTuple):
@@ -70,6 +72,14 @@ class Outcome(NamedTuple):
 def missing(ours: str = MISSING) -> Outcome:
     """Return the outcome of a claim whose runs are not all there."""
     return Outcome(ours, verdict=NOT_TESTED)
+
+
+def at_an_end(scores: Sequence[float], of: str) -> str:
+    """Return why scores in percent tell little: one is near the floor, or all are near the ceiling; else nothing."""
+    if _FLOOR <= min(scores) <= _CEILING:
+        return ""
+    end = "floor" if min(scores) < _FLOOR else "ceiling"
+    return f"near the {end}, {of} at " + ", ".join(f"{score:.0f}" for score in scores) + " %"
 
 
 def exact(worst: float, bound: float) -> Outcome:

@@ -12,7 +12,7 @@ from hyla_repro.book.verdicts import HEADLINES, Comparison, best_verdict, claims
 from hyla_repro.book.verdicts import table as comparison
 from hyla_repro.experiment import Experiment
 from hyla_repro.ledger.data_folder import RUNS
-from hyla_repro.results.claims import TOPICS, Outcome, missing
+from hyla_repro.results.claims import TOPICS, Outcome, at_an_end, missing
 from hyla_repro.results.effects import CONTRADICTED, NOT_TESTED, REPRODUCED, UNDECIDED, Effect
 from hyla_repro.results.methods import ABLATIONS, METHODS
 from hyla_repro.results.store import PAPER, Store
@@ -274,6 +274,17 @@ def test_few_effects_are_all_printed_and_many_by_the_one_that_decides() -> None:
     many = Outcome("scores", effects(2.0, 0.5, 3.0, 4.0), weak="near the floor")
     expected = "3 of 4 clear, least so lead 1: 0.5 (−0.5\xa0to\xa01.5); 3 seeds"
     assert (many.evidence, many.words) == (expected, f"scores; {expected}; **weak**: near the floor")
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ([10.0, 60.0], ""), ([9.9, 60.0], "near the floor, training tasks at 10, 60 %"),
+        ([60.0, 99.0], ""), ([95.0, 99.0], ""), ([96.0, 99.0], "near the ceiling, training tasks at 96, 99 %"),
+    ],
+)  # fmt: skip
+def test_one_score_near_the_floor_or_all_near_the_ceiling_tell_little(scores: list[float], words: str) -> None:
+    assert at_an_end(scores, "training tasks") == words
 
 
 def test_effects_without_any_spread_are_printed_too() -> None:
