@@ -1,0 +1,20 @@
+"""Sphinx extension: read pages, and so execute notebooks, on several cores: jupyter-book has no option for it."""
+
+import os
+from typing import Any
+
+from sphinx.application import Sphinx
+
+# A kernel with PyTorch takes about 600 MB.
+_MOST = 4
+
+
+def declare(app: Sphinx) -> None:
+    """Say of sphinx_multitoc_numbering, which counts once all pages are read and is not used here, that it is safe."""
+    app.extensions["sphinx_multitoc_numbering"].parallel_read_safe = True
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.parallel = max(app.parallel, min(os.cpu_count() or 1, _MOST))
+    app.connect("builder-inited", declare)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
