@@ -198,7 +198,8 @@ def equal_lead(curves: pd.DataFrame, better: str, worse: str, step: float = 0.05
         curves: rows of `Store.curves` of runs with equal settings.
     """
     curves = curves[curves["variant"].isin((better, worse))]
-    level = step * np.floor(curves.groupby(["variant", "seed"])["test"].max().min() / step)
+    # Rounded, since 0.3 / 0.05 is a little less than six.
+    level = step * np.floor(round(curves.groupby(["variant", "seed"])["test"].max().min() / step, 6))
     scores = 100 * heldout_at(curves, level).unstack("variant")
     return paired(f"{100 * level:.0f} %", scores[better] - scores[worse])
 
