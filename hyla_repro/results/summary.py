@@ -198,8 +198,9 @@ def equal_lead(curves: pd.DataFrame, better: str, worse: str, step: float = 0.05
         curves: rows of `Store.curves` of runs with equal settings.
     """
     curves = curves[curves["variant"].isin((better, worse))]
-    # Rounded, since 0.3 / 0.05 is a little less than six.
-    level = step * np.floor(round(curves.groupby(["variant", "seed"])["test"].max().min() / step, 6))
+    highest = curves.groupby(["variant", "seed"])["test"].max().min()
+    # Rounded, since 0.3 / 0.05 is a little less than six, and six times 0.05 a little more than 0.3.
+    level = round(step * np.floor(round(highest / step, 6)), 6)
     scores = 100 * heldout_at(curves, level).unstack("variant")
     return paired(f"{100 * level:.0f} %", scores[better] - scores[worse])
 

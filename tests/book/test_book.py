@@ -312,13 +312,14 @@ def test_scripts_of_thebe_and_second_copies_are_left_off():
 
 def test_the_search_knows_public_names_without_their_package_and_no_internals():
     index = {
-        "docnames": ["api", "internals"], "objnames": {"0": ["py", "module", "Python module"], "1": ["py", "class", ""]},
+        "docnames": ["api", "internals"],
+        "objnames": {"0": ["py", "module", "Python module"], "1": ["py", "class", "Python class"]},
         "objects": {
             "": [[0, 0, 0, "-", "hyla_repro"]],
             "hyla_repro": [[0, 0, 0, "-", "tasks"], [1, 0, 0, "-", "ledger"]],
             "hyla_repro.tasks": [[0, 1, 1, "", "SRaven"], [0, 1, 1, "there", "Batch"]],
         },
-    }  # fmt: skip
+    }
     assert extension("reference_index").searchable(index)["objects"] == {
         "": [[0, 0, 0, "module-hyla_repro", "hyla_repro"], [0, 0, 0, "module-hyla_repro.tasks", "tasks"]],
         "tasks": [[0, 1, 1, "hyla_repro.tasks.SRaven", "SRaven"], [0, 1, 1, "there", "Batch"]],
