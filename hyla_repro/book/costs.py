@@ -63,18 +63,29 @@ def figures(store: Store) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def rerun_times(store: Store) -> dict[str, str]:
-    """Return, per figure, how long training its runs again takes at each preset, in words, where that is known."""
+def spans(store: Store) -> pd.DataFrame:
+    """Return, per figure, how long training its runs again takes at each preset, in words, blank where unknown.
+
+    Hours are of one core, those of the fastest and of the slowest machine that runs were timed on.
+    """
     smoke = store.table("measurements/chapters.csv").set_index("figure")["smoke_s"].dropna()
-    words = {figure: [f"{seconds:.0f} s at smoke"] for figure, seconds in smoke.items()}
+    rows: dict[str, dict[str, str]] = {figure: {"smoke": f"{seconds:.0f} s"} for figure, seconds in smoke.items()}
     table = figures(store)
     for (figure, preset), group in table[table["runs"] > 0].groupby(["figure", "preset"], sort=False):
         hours = sorted(group["hours here, of a core or GPU"].str.removeprefix("≈ ").astype(float))
-        span = (
-            _hours(hours[0]) if _hours(hours[0]) == _hours(hours[-1]) else f"{_hours(hours[0])} to {_hours(hours[-1])}"
-        )
-        words.setdefault(figure.strip("`"), []).append(f"{span} h of a core at {preset}")
-    return {figure: ", ".join(parts) for figure, parts in words.items()}
+        ends = dict.fromkeys(map(_hours, (hours[0], hours[-1])))
+        rows.setdefault(figure.strip("`"), {})[preset] = f"{' to '.join(ends)} h"
+    ordered = [figure for figure in with_runs() if figure in rows]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(PRESETS)).loc[ordered].fillna("")
+
+
+def rerun_times(store: Store) -> dict[str, str]:
+    """Return, per figure, how long training its runs again takes at each preset, in one line."""
+    of_a_core = {"smoke": "", "laptop": " of a core", "paper": " of a core"}
+    return {
+        figure: ", ".join(f"{time}{of_a_core[preset]} at {preset}" for preset, time in row.items() if time)
+        for figure, row in spans(store).iterrows()
+    }
 
 
 def _reported(runs: list[Experiment]) -> str:

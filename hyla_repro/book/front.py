@@ -5,7 +5,6 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -13,17 +12,9 @@ from hyla_repro.book.lock import Entry, status
 from hyla_repro.book.notebook import page_of
 from hyla_repro.book.verdicts import MARKS, Verdict, results_of
 from hyla_repro.results.claims import TOPICS
-from hyla_repro.results.effects import (
-    CONTRADICTED,
-    MIN_SEEDS,
-    UNDECIDED,
-    Effect,
-    Published,
-    paired,
-    published,
-)
+from hyla_repro.results.effects import CONTRADICTED, MIN_SEEDS, UNDECIDED, Effect, paired
 from hyla_repro.results.store import Store
-from hyla_repro.results.summary import Results, heldout_at, paper_values
+from hyla_repro.results.summary import Results, equal_lead, paper_lead
 from hyla_repro.studies import find_chapter
 from hyla_repro.studies.language.analysis import by_seed as language_losses
 from hyla_repro.studies.style import COLORS, axes_grid, save_figure, styled
@@ -32,8 +23,6 @@ _POINTS = "points on held-out tasks"
 _TASKS = {"fuzzy_logic": "Fuzzy logic", "sraven": "SRAVEN"}
 # Who says so, by preset for what is ours.
 _PAPER, _SCALES = "the paper", {"paper": "ours, the paper's steps", "laptop": "ours, laptop"}
-# Scores on training tasks are compared where every run has reached them, in steps of this share.
-_STEP = 0.05
 
 
 class Row(NamedTuple):
@@ -56,7 +45,7 @@ def rows(store: Store | None = None) -> list[Row]:
     scales = {preset: results_of(preset, store) for preset in _SCALES}
     found = []
     for task, name in _TASKS.items():
-        found.append(Row(name, _paper_lead(task, store), _by_preset(scales, task, _lead)))
+        found.append(Row(name, paper_lead(task, "hyla", "softmax", store), _by_preset(scales, task, _lead)))
         same = _by_preset(scales, task, _equal_lead)
         levels = ", ".join(effect.name for effect in same.values())
         found.append(Row(f"{name}, both at {levels} on training tasks", None, _unnamed(same)))
@@ -78,16 +67,6 @@ def _by_preset(
     return {preset: value for preset, value in found.items() if value is not None and value.n}
 
 
-def _paper_lead(task: str, store: Store | None) -> Effect:
-    table = paper_values(store)
-    cells = table[table["task"] == task].set_index("variant")
-    pairs = (cells.loc[method, ["value", "standard_error"]] for method in ("hyla", "softmax"))
-    sides = (Published(float(value), float(error)) for value, error in pairs)
-    # The printed numbers have two decimals, and so has their difference.
-    effect = published("", *sides)
-    return effect._replace(value=round(effect.value, 2))
-
-
 def _lead(results: Results, task: str) -> Effect | None:
     runs = results.best("tablea1", task)
     if runs.empty or not {"hyla", "softmax"} <= set(runs["variant"]):
@@ -103,10 +82,7 @@ def _equal_lead(results: Results, task: str) -> Effect | None:
         return None
     identities = set(runs["id"])
     curves = results.store.curves(run for run in results.wanted("tablea1", task) if run.id in identities)
-    highest = curves.groupby(["variant", "seed"])["test"].max().min()
-    level = _STEP * np.floor(highest / _STEP)
-    scores = 100 * heldout_at(curves, level).unstack("variant")
-    return paired(f"{100 * level:.0f} %", scores["hyla"] - scores["softmax"])
+    return equal_lead(curves, "hyla", "softmax")
 
 
 @styled

@@ -18,7 +18,7 @@ from hyla_repro.results.claims import TOPICS
 from hyla_repro.results.effects import NOT_TESTED, REPRODUCED
 from hyla_repro.results.markdown import frame, table
 from hyla_repro.results.store import Store, cost
-from hyla_repro.studies import chapters, experiments, with_runs
+from hyla_repro.studies import chapters, experiments, pages, with_runs
 from hyla_repro.studies.mixers import leaderboard
 
 
@@ -122,11 +122,19 @@ def luck_section(found: Sequence[Verdict]) -> str:
 
 def cost_sections(store: Store) -> dict[str, str]:
     """Return the tables of the chapter on cost, by the names of the marks between which they stand."""
-    sections = {"costs": frame(costs.figures(store))}
+    sections = {"cost": _cost_in_short(store), "costs": frame(costs.figures(store))}
     for name in costs.MEASUREMENTS:
         measured, how = costs.described(store, name)
         sections[name] = how if measured.empty else f"{frame(measured)}\n\n{how}"
     return sections
+
+
+def _cost_in_short(store: Store) -> str:
+    """Return a row for each figure: what training its runs again takes at each preset."""
+    times, known = costs.spans(store), pages()
+    rows = [[f"[{figure}]({page_of(figure).name})" if figure in known else figure, *row]
+            for figure, row in zip(times.index, times.to_numpy().tolist(), strict=True)]  # fmt: skip
+    return table(["runs of", *times.columns], rows)
 
 
 def _fill(path: Path, sections: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from hyla_repro.experiment import OPTIMIZER, Experiment, coordinates
+from hyla_repro.results.effects import Effect, Published, paired, published
 from hyla_repro.results.methods import ALL_METHODS, METHODS, NAMES
 from hyla_repro.results.store import PAPER, Store
 from hyla_repro.tasks.registry import TASKS
@@ -188,6 +189,22 @@ def heldout_at(curves: pd.DataFrame, level: float) -> pd.Series:
     return pd.Series(by_run, dtype=float).rename_axis(["variant", "seed"])
 
 
+def equal_lead(curves: pd.DataFrame, better: str, worse: str, step: float = 0.05) -> Effect:
+    """Return how far one method leads another on held-out tasks at equal scores on training tasks, seed by seed.
+
+    The score is the highest, in steps of this share, that all runs of both reach; the effect is named after it.
+
+    Args:
+        curves: rows of `Store.curves` of runs with equal settings.
+    """
+    curves = curves[curves["variant"].isin((better, worse))]
+    highest = curves.groupby(["variant", "seed"])["test"].max().min()
+    # Rounded, since 0.3 / 0.05 is a little less than six, and six times 0.05 a little more than 0.3.
+    level = round(step * np.floor(round(highest / step, 6)), 6)
+    scores = 100 * heldout_at(curves, level).unstack("variant")
+    return paired(f"{100 * level:.0f} %", scores[better] - scores[worse])
+
+
 def equal_training(curves: pd.DataFrame, levels: Iterable[float] = (0.15, 0.2, 0.25, 0.3, 0.35)) -> pd.DataFrame:
     """Return held-out scores in percent at equal scores on training tasks, and their differences seed by seed.
 
@@ -206,6 +223,16 @@ def equal_training(curves: pd.DataFrame, levels: Iterable[float] = (0.15, 0.2, 0
 def paper_values(store: Store | None = None) -> pd.DataFrame:
     """Return the published numbers: figure, task, variant, value and standard error in percent, source."""
     return (store or Store()).table(PAPER)
+
+
+def paper_lead(task: str, better: str, worse: str, store: Store | None = None) -> Effect:
+    """Return how far one method leads another on held-out tasks in the paper's main comparison (Welch's t)."""
+    table = paper_values(store)
+    cells = table[table["task"] == task].set_index("variant")
+    pairs = (cells.loc[method, ["value", "standard_error"]] for method in (better, worse))
+    effect = published("", *(Published(float(value), float(error)) for value, error in pairs))
+    # The printed numbers have two decimals, and so has their difference.
+    return effect._replace(value=round(effect.value, 2))
 
 
 def share_interval(successes: int, tries: int) -> tuple[float, float]:

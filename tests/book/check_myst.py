@@ -39,7 +39,8 @@ def copy(folder: Path) -> int:
     shutil.copytree(ROOT / "figures", folder / "figures")
     for path in ROOT.glob("*.md"):
         shutil.copyfile(path, folder / path.name)
-    (folder / "book/api.md").write_text("(api)=\n# Reference\n")
+    for name in ("api", "internals"):
+        (folder / f"book/{name}.md").write_text(f"({name})=\n# Reference\n")
     return len(pages)
 
 

@@ -92,7 +92,7 @@ def test_mathjax_is_vendored_with_its_licence_outside_static(config):
 
 
 def test_a_chapter_does_not_ask_mathjax_for_files_that_are_not_there():
-    found = {path.name: ON_DEMAND.findall(prose(path)) for path in PAGES if path.name != "api.md"}
+    found = {path.name: ON_DEMAND.findall(prose(path)) for path in PAGES if path.stem not in ("api", "internals")}
     assert {name: commands for name, commands in found.items() if commands} == {}
 
 
@@ -308,6 +308,30 @@ def test_scripts_of_thebe_and_second_copies_are_left_off():
     context = {"script_files": ["_static/doctools.js", "_static/sphinx-thebe.js", *inline]}
     extension("site_pages").drop_thebe(None, "index", "page.html", context, None)
     assert context["script_files"] == ["_static/doctools.js", inline[0]]
+
+
+def test_the_search_knows_public_names_without_their_package_and_no_internals():
+    index = {
+        "docnames": ["api", "internals"],
+        "objnames": {"0": ["py", "module", "Python module"], "1": ["py", "class", "Python class"]},
+        "objects": {
+            "": [[0, 0, 0, "-", "hyla_repro"]],
+            "hyla_repro": [[0, 0, 0, "-", "tasks"], [1, 0, 0, "-", "ledger"]],
+            "hyla_repro.tasks": [[0, 1, 1, "", "SRaven"], [0, 1, 1, "there", "Batch"]],
+        },
+    }
+    assert extension("reference_index").searchable(index)["objects"] == {
+        "": [[0, 0, 0, "module-hyla_repro", "hyla_repro"], [0, 0, 0, "module-hyla_repro.tasks", "tasks"]],
+        "tasks": [[0, 1, 1, "hyla_repro.tasks.SRaven", "SRaven"], [0, 1, 1, "there", "Batch"]],
+    }
+
+
+def test_the_quick_start_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", (BOOK / "api.md").read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert names["answers"].shape == names["problems"].targets.shape
+    assert (names["answers"] == names["problems"].targets).float().mean() > 1 / 8
 
 
 def test_errors_of_mystmd_are_found_and_addresses_outside_forgiven():

@@ -1,5 +1,6 @@
 """The tables on cost: hours follow from committed measurements, and measurements of several machines add up."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,7 @@ from hyla_repro.book import costs
 from hyla_repro.ledger.data_folder import DataFolder
 from hyla_repro.paths import DATA, ROOT
 from hyla_repro.results.store import Store, timed_runs
-from hyla_repro.studies import experiments
+from hyla_repro.studies import PRESETS, experiments, with_runs
 from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
 from hyla_repro.training.plan import step_flop
 
@@ -48,6 +49,24 @@ def test_hours_are_those_of_the_runs_and_marked_where_some_are_estimated(store: 
     untrained = table.loc[("`fig2b`", "paper"), "hours here, of a core or GPU"]
     assert untrained.startswith("≈ ")
     assert float(untrained[2:]) > float(shown)
+
+
+def test_the_table_on_top_has_a_row_per_figure_and_the_same_hours(store: Store) -> None:
+    spans, table = costs.spans(store), costs.figures(store)
+    assert list(spans.columns) == list(PRESETS)
+    assert set(spans.index) <= set(with_runs())
+    shown = table[(table["figure"] == "`fig2b`") & (table["preset"] == "laptop")]["hours here, of a core or GPU"]
+    hours = sorted(shown.str.removeprefix("≈ "), key=float)
+    assert spans.loc["fig2b", "laptop"] == f"{hours[0]} to {hours[-1]} h"
+    assert spans.loc["fig2b", "laptop"].replace(" h", " h of a core at laptop") in costs.rerun_times(store)["fig2b"]
+
+
+def test_all_tables_but_the_first_are_folded() -> None:
+    before, _, rest = (ROOT / "book" / "cost.md").read_text().partition("<!-- end of cost -->")
+    assert ":::" not in before
+    outside = re.sub(r"(?ms)^:::\{dropdown\}.*?^:::$", "", rest)
+    assert "<!--" not in outside
+    assert "|" not in outside
 
 
 def test_what_was_never_measured_is_said_to_be_so(tmp_path: Path) -> None:

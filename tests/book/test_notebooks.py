@@ -153,10 +153,20 @@ def test_figure_names_are_unique():
     assert len(names) == len(set(names))
 
 
-def test_last_section_says_how_to_run_it(chapter):
+def test_last_section_says_how_to_run_it_and_where_deviations_and_cost_stand(chapter):
     path, notebook = chapter
     prose = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     outside_code = re.sub(r"```.*?```", "", prose, flags=re.DOTALL)
     headings = re.findall(r"^#+ +(.+?)\s*$", outside_code, re.MULTILINE)
     assert headings[-1] == "Run it yourself"
-    assert f"papermill book/{path.name} " in prose.rsplit("Run it yourself", 1)[1]
+    assert not {"Deviations", "Cost"}.intersection(headings)
+    last = prose.rsplit("Run it yourself", 1)[1]
+    assert f"papermill book/{path.name} " in last
+    assert "(deviations.md)" in last
+    assert "(cost.md)" in last
+
+
+def test_cost_is_folded(chapter):
+    path, notebook = chapter
+    shown = [cell for cell in code_cells(notebook) if "shown.cost(" in cell.source]
+    assert all("hide-cell" in cell.metadata["tags"] for cell in shown), f"{path.name}: tag the table hide-cell"

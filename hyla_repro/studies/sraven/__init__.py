@@ -21,6 +21,7 @@ SRAVEN = Study(
         Chapter("fig5c", runs.heads_and_features, answered_by="5c-one-head"),
         Chapter("fig5e", runs.codes, answered_by="5e-addition", analyses=(runs.MEAN_CODES, runs.CODE_PLANE)),
         Chapter("fig5f", runs.codes, answered_by="5f-decoding", analyses=(runs.RULE_DECODING,)),
+        Chapter("whysraven", runs.causes),
         Chapter("tuning", runs.tuning, page=False, section=later("hyla_repro.studies.sraven.controls", "tuning")),
         Chapter("long", runs.long, page=False, section=later("hyla_repro.studies.sraven.controls", "long")),
     ),

@@ -47,6 +47,8 @@ SIZES = {
     "paper": Sizes(steps=156_250),
 }
 _EVALUATION_PROBLEMS = {"smoke": 500, "laptop": 12_800, "paper": 51_200}
+_NORMALISERS = ("hyla_softmax", "linear", "linear_rms_head", "hyla_no_rms_head", "hyla_no_relu",
+                "hyla_no_relu_no_rms_head")  # fmt: skip
 _OPTIMIZATION = {
     "smoke": ((1e-3, 0.1, 10),),
     "laptop": ((1e-3, 0.1, 1000),),
@@ -158,8 +160,7 @@ def codes(preset: str) -> list[Experiment]:
     deeper = [run for run in _depth(preset) if run.steps == SIZES[preset].steps]
     runs = grid(preset, METHODS, [SIZES[preset]]) + [run for run in deeper if run.seed == 0]
     # Which of its settings the paper shows codes of is not said; ours is the one that other presets have too.
-    first = _OPTIMIZATION[preset][0]
-    return once(run for run in runs if (run.learning_rate, run.weight_decay, run.warmup_steps) == first)
+    return once(run for run in runs if _optimization(run) == _OPTIMIZATION[preset][0])
 
 
 def heads_and_features(preset: str) -> list[Experiment]:
@@ -192,3 +193,21 @@ def long(preset: str) -> list[Experiment]:
     """Return the main comparison trained for six times as long: does HYLA lead once everybody has learned?"""
     # The paper's preset is what the paper trained, which has no such runs.
     return grid(preset, METHODS, [SIZES[preset]._replace(steps=6 * SIZES[preset].steps)] if preset != "paper" else [])
+
+
+def causes(preset: str) -> list[Experiment]:
+    """Return the runs that tell why ours disagree: softmax attention and HYLA wherever both are trained.
+
+    The rows of Table A1 that differ from another by the normaliser alone are among them.
+    """
+    figures = (main(preset), scaling(preset), heads_and_features(preset), heldout(preset))
+    rows = [run for run in main(preset, _NORMALISERS) if run.method in _NORMALISERS]
+    # Among the settings of the optimiser that the paper chooses from, the first stands for all.
+    usual = _OPTIMIZATION[preset][0]
+    first = [run for runs in (*figures, rows) for run in runs if _optimization(run) == usual]
+    runs = once([*first, *dropout(preset), *tuning(preset), *long(preset)])
+    return [run for run in runs if run.method in ("softmax", "hyla") or run in rows]
+
+
+def _optimization(run: Experiment) -> tuple[float, float, int]:
+    return run.learning_rate, run.weight_decay, run.warmup_steps
