@@ -53,7 +53,7 @@ def decodability(probes: pd.DataFrame) -> Figure:
             ax.plot(part["probe"], 100 * part["heldout"], MARKERS[method], ms=7, color=COLORS[method],
                     label=NAMES[method])  # fmt: skip
             for seed, *place in zip(part["seed"], part["probe"], 100 * part["heldout"], strict=True):
-                ax.annotate(str(seed), place, (6, 4), textcoords="offset points", fontsize=8, color="0.3")
+                ax.annotate(str(seed), place, (6, 4), textcoords="offset points", color="0.3")
         ax.set(xlabel=f"{probe}, decoded from held-out codes", ylabel=score)
         ax.margins(0.1)
         ax.grid(color="0.9")

@@ -48,7 +48,7 @@ def _accuracies(ax: Axes, authors: pd.DataFrame) -> None:
             part["width"], part["value"], marker, color=PALETTE[2 if method == "theory" else 1], label=label, mfc="none"
         )
     ax.set(xscale="log", xlabel="width N", ylabel="accuracy (%)")
-    ax.legend(fontsize=8)
+    ax.legend()
 
 
 _FALLS = (0, 0.1, 0.3, 1, 3, 10)

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hyla_repro.results.methods import METHODS, NAMES
-from hyla_repro.studies.style import COLORS, MARKERS, PALETTE, axes_grid, lines, methods_legend, percent_axis, styled
+from hyla_repro.studies.style import COLORS, MARKERS, PALETTE, axes_grid, legend_outside, lines, methods_legend, percent_axis, styled
 
 _CUTS = (
     ("n_examples", "heldout_fraction", 0.7, "examples in context, N (70 % held out)"),
@@ -45,7 +45,7 @@ def fig2a(functions: dict[str, np.ndarray], split: np.ndarray) -> Figure:
         ax.plot([], [], "s", color=color, label=label)
     ticks = range(0, len(split), 3)
     ax.set(xlabel="first term", ylabel="second term", title="functions: pairs of terms", xticks=ticks, yticks=ticks)
-    ax.legend(loc="lower right", fontsize=8)
+    ax.legend(loc="lower right")
     return figure
 
 
@@ -160,5 +160,5 @@ def fig2d(plane: pd.DataFrame, term: int) -> Figure:
     for ax in axes[:, 0]:
         ax.set_ylabel("t-SNE 2")
     figure.colorbar(points, ax=list(axes[0]), label="target f(x)", shrink=0.8)
-    figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, markerscale=2)
+    legend_outside(figure, *axes[1, 0].get_legend_handles_labels(), place="lower center", markerscale=2)
     return figure

@@ -10,7 +10,7 @@ from hyla_repro.results.methods import NAMES
 from hyla_repro.studies.language.analysis import TEXTS
 from hyla_repro.studies.language.codes import LETTERS, similarity
 from hyla_repro.studies.language.runs import METHODS
-from hyla_repro.studies.style import COLORS, MARKERS, axes_grid, styled
+from hyla_repro.studies.style import COLORS, MARKERS, axes_grid, legend_outside, styled
 
 _BITS = (2, 2.25, 2.5, 3, 3.5, 4, 5, 6)
 
@@ -56,7 +56,7 @@ def fig6(curves: pd.DataFrame, runs: pd.DataFrame, line: Mapping[str, float]) ->
     ends.set(ylabel="bits per character, last step", xlim=(-0.6, len(splits) - 0.4))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     more, titles = ends.get_legend_handles_labels()
-    figure.legend(handles + more, labels + titles, loc="outside upper center", ncols=5, fontsize=9)
+    legend_outside(figure, handles + more, labels + titles)
     return figure
 
 
@@ -75,8 +75,8 @@ def letters(table: pd.DataFrame) -> Figure:
             ax = axes[row, column]
             part = last[(last["variant"] == method) & (last["model"] == model)]
             image = ax.imshow(similarity(part), vmin=-1, vmax=1, cmap="RdBu_r")
-            ax.set_xticks(range(len(LETTERS)), LETTERS if row else [], rotation=90, fontsize=8)
-            ax.set_yticks(range(len(LETTERS)), [] if column else LETTERS, fontsize=8)
-            ax.set_title(f"{NAMES[method]}\n{model}, told {part['told'].mean():.0%}", fontsize=9)
+            ax.set_xticks(range(len(LETTERS)), LETTERS if row else [], rotation=90)
+            ax.set_yticks(range(len(LETTERS)), [] if column else LETTERS)
+            ax.set_title(f"{NAMES[method]}\n{model}, told {part['told'].mean():.0%}")
     figure.colorbar(image, ax=list(axes.flat), label="cosine similarity of mean codes", shrink=0.7)
     return figure

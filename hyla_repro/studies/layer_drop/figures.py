@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from hyla_repro.results.methods import METHODS, NAMES
 from hyla_repro.studies.layer_drop.analysis import KINDS, last_steps, matched, retained, single_losses
-from hyla_repro.studies.style import PALETTE, axes_grid, percent_axis, styled
+from hyla_repro.studies.style import PALETTE, axes_grid, legend_outside, methods_legend, percent_axis, styled
 
 _TARGETS = {"attn": "attention", "mlp": "MLPs", "block": "blocks", "joint": "attention and MLPs by one scale"}
 _COLORS = dict(zip(_TARGETS, (PALETTE[0], PALETTE[1], PALETTE[7], PALETTE[2]), strict=True))
@@ -39,7 +39,7 @@ def drop(curves: pd.DataFrame) -> Figure:
         part = ended[(ended["task"] == task) & (ended["n_layers"] == layers)]
         for ax, method in zip(row, METHODS, strict=True):
             _curves(ax, part[part["variant"] == method])
-            ax.set_title(f"{NAMES[method]}, {_TITLES[task]}, {layers} layers", fontsize=9)
+            ax.set_title(f"{NAMES[method]}, {_TITLES[task]}, {layers} layers")
             ax.set_xticks(range(layers + 1))
         top = max(ax.get_ylim()[1] for ax in row)
         for ax in row:
@@ -48,7 +48,7 @@ def drop(curves: pd.DataFrame) -> Figure:
     for ax in axes[-1]:
         ax.set_xlabel("modules dropped")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=9)
+    legend_outside(figure, handles, labels)
     return figure
 
 
@@ -89,9 +89,9 @@ def heat(scores: pd.DataFrame) -> Figure:
             part = own[(own["step"] == step) & (own["variant"] == method)]
             table = part.pivot_table("score", index="kind", columns="layer").reindex(list(KINDS))
             image = ax.imshow(np.clip(table.to_numpy(), 1e-4, None), norm=norm, cmap="viridis", aspect="auto")
-            ax.set_yticks(range(len(KINDS)), list(KINDS.values()) if ax is row[0] else [], fontsize=8)
-            ax.set_xticks(range(table.shape[1]), [str(layer + 1) for layer in table.columns], fontsize=8)
-            ax.set_title(f"{NAMES[method]}, step {step}", fontsize=8)
+            ax.set_yticks(range(len(KINDS)), list(KINDS.values()) if ax is row[0] else [])
+            ax.set_xticks(range(table.shape[1]), [str(layer + 1) for layer in table.columns])
+            ax.set_title(f"{NAMES[method]}, step {step}")
     for ax in axes[-1]:
         ax.set_xlabel("layer")
     figure.colorbar(image, ax=list(axes.flat), label="S", shrink=0.8)
@@ -114,7 +114,7 @@ def single(scores: pd.DataFrame, curves: pd.DataFrame) -> Figure:
         ax.set(xscale="log", xlabel="S", title=NAMES[method])
         ax.axhline(0, color="0.6", lw=0.8)
     axes[0, 0].set_ylabel("rise in loss when dropped (nats)")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    methods_legend(figure, axes)
     return figure
 
 
@@ -139,5 +139,5 @@ def kept(curves: pd.DataFrame) -> Figure:
         percent_axis(ax, "kept (%)")
         ax.set(xlabel="modules dropped", title=NAMES[method])
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles[:2], labels[:2], loc="outside upper center", ncols=2)
+    legend_outside(figure, handles[:2], labels[:2])
     return figure

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from hyla_repro.results.methods import NAMES
 from hyla_repro.studies.primal_dual.analysis import HeadRegression
 from hyla_repro.studies.primal_dual.runs import ROWS, SERIES_METHODS
-from hyla_repro.studies.style import PALETTE, axes_grid, score_rows, styled
+from hyla_repro.studies.style import PALETTE, axes_grid, methods_legend, score_rows, styled
 
 
 @styled
@@ -39,7 +39,7 @@ def series(accuracy: pd.DataFrame) -> Figure:
         ax.plot(places, seed, "o-", ms=3, lw=0.8, color="0.75")
     table = accuracy[methods].agg(["mean", "sem"]).T
     ax.errorbar(places, table["mean"], table["sem"].fillna(0), fmt="o", ms=7, capsize=4, color=PALETTE[2])
-    ax.set_xticks(places, [NAMES[method] for method in methods], fontsize=8)
+    ax.set_xticks(places, [NAMES[method] for method in methods])
     ax.set(ylabel="accuracy on test series (%)", xlim=(-0.4, len(methods) - 0.6))
     ax.grid(axis="y", color="0.9")
     ax.set_axisbelow(True)
@@ -70,7 +70,7 @@ def heads(table: pd.DataFrame) -> Figure:
         ax.set_axisbelow(True)
     # Orthogonal vectors of length 1 are this far apart.
     axes[0, 1].axhline(2**0.5, color="0.4", ls=":", lw=1)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    methods_legend(figure, axes)
     return figure
 
 
@@ -93,7 +93,7 @@ def cost(counted: pd.DataFrame, measured: pd.DataFrame) -> Figure:
     ax.set(xscale="log", xlabel="tokens", ylabel="over softmax attention", ylim=(0, None))
     ax.set_xticks(ticks := list(counted.index), [str(tick) for tick in ticks])
     ax.minorticks_off()
-    ax.legend(fontsize=8)
+    ax.legend()
     return figure
 
 

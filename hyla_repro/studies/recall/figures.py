@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from hyla_repro.results.methods import NAMES
 from hyla_repro.studies.recall.runs import METHODS
-from hyla_repro.studies.style import COLORS, MARKERS, PALETTE, axes_grid, percent_axis, styled
+from hyla_repro.studies.style import COLORS, MARKERS, PALETTE, axes_grid, methods_legend, percent_axis, styled
 
 _COLORS, _MARKERS = {**COLORS, "aaren": PALETTE[3]}, {**MARKERS, "aaren": "v"}
 
@@ -39,5 +39,5 @@ def mqar(runs: pd.DataFrame) -> Figure:
     ax.minorticks_off()
     ax.set_xlabel("pairs of a key and a value")
     percent_axis(ax, "accuracy (%)")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper")
+    methods_legend(figure, axes)
     return figure
