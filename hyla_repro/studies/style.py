@@ -122,7 +122,7 @@ def _stacked(
 
 
 def axes_mosaic(
-    layout: str, height: float, narrow_layout: str, narrow_height: float, **options: Any
+    layout: str | list[Any], height: float, narrow_layout: str | list[Any], narrow_height: float, **options: Any
 ) -> tuple[Figure, dict[str, Axes]]:
     """Return a figure of this height in inches, and its axes by letter.
 

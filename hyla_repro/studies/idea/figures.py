@@ -11,7 +11,7 @@ from hyla_repro.studies.style import COLORS, MARKERS, PALETTE, axes_grid, axes_m
 
 # What the code makes of the heads' matrices, and where the boxes of it stand, for attention and for HYLA.
 _LAYERS = {
-    "attention: the code writes one linear layer": [(5.0, "$\\sum_h a_h W_h^{out} W_h^{value}$", 4.2)],
+    "attention: the code writes one linear layer": [(5.0, "$\\sum_h a_h W_h^{out} W_h^{value}$", 4.6)],
     "HYLA: the code writes two, with a ReLU between": [
         (3.4, "$\\sum_h a_h W_h^{value}$", 2.6), (7.0, "$\\sum_h a_h W_h^{out}$", 2.6),
     ],
@@ -23,17 +23,16 @@ def fig1(code: np.ndarray, generated: np.ndarray, direct: np.ndarray, by_pairs: 
     """Draw how a code writes a network, the codes of one query and what they write, and both ways to the output.
 
     Args:
-        code: (h, k), of one query.
+        code: (h, k), of one query, normalised by a softmax.
         generated: (k, out, in), the matrices W_{q,k} of that query.
         direct, by_pairs: outputs of multi-head attention, and of the sum over pairs of generated networks.
     """
     figure, axes = axes_mosaic(
-        "SSSSSSSOOOO\nCCCCC001122", 5.4, "SSS\nCCC\n012\nOOO", 9.6,
-        height_ratios=[1.7, 1.6, 1.3, 3.2] if narrow() else [2.6, 2.6],
+        [[[list("SSSOO")]], [[list("CCC012")]]], 5.2, "SSS\nCCC\n012\nOOO", 9.0,
+        height_ratios=[1.7, 1.8, 1.5, 3.0] if narrow() else [2.8, 2],
     )  # fmt: skip
     _write(axes["S"], next(iter(_LAYERS)), code[:, 0])
-    limit = np.abs(code).max()
-    image = axes["C"].imshow(code, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    image = axes["C"].imshow(code, cmap="Greens", vmin=0, aspect="auto")
     axes["C"].set(xlabel="key $k$", ylabel="head $h$", title="latent codes $a_{h,q,k}$ of one query")
     axes["C"].set_yticks(range(len(code)))
     figure.colorbar(image, ax=axes["C"], label="code")
@@ -75,7 +74,7 @@ def _write(ax: Axes, title: str, code: np.ndarray) -> None:
     stops = [(0.6, "$x_k$"), *((place, words) for place, words, _ in layers), (9.5, "$y_q$")]
     reach = {0.6: 0.35, 9.5: 0.35} | {place: width / 2 for place, _, width in layers}
     for (here, words), (there, _) in zip(stops, [*stops[1:], (None, "")], strict=True):
-        ax.text(here, 1.2, words, ha="center", va="center", fontsize=12)
+        ax.text(here, 1.2, words, ha="center", va="center", fontsize=11)
         if there is not None:
             arrow = {"arrowstyle": "->", "color": "0.3"}
             ax.annotate("", (there - reach[there], 1.2), (here + reach[here], 1.2), arrowprops=arrow)
@@ -86,6 +85,9 @@ def _write(ax: Axes, title: str, code: np.ndarray) -> None:
     if len(layers) > 1:
         ax.text(5.2, 0.5, "ReLU", ha="center", va="center")
     ax.text(10, 0.3, "$+$ other keys", ha="right", va="center", color="0.4")
+    # What stands beyond the axes would squeeze them.
+    for artist in ax.texts:
+        artist.set_in_layout(False)
 
 
 @styled
