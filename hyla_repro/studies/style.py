@@ -30,9 +30,11 @@ MARKERS = {"softmax": "s", "linear": "^", "hyla": "o", "linear_rms_head": "D", "
 SHOWN_PRESET = "laptop"
 # Inches. Text of 10 points is 11 pixels high or more where a book's page has 670 pixels for a picture, and a phone 340.
 WIDE, NARROW = 8.4, 4.4
+_METHOD_NAMES = set(NAMES.values())
 _STYLE = {
     "figure.facecolor": "white", "figure.dpi": 110, "font.size": 10, "axes.titlesize": 10, "legend.frameon": False,
     "axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.07, "figure.constrained_layout.w_pad": 0.07,
 }  # fmt: skip
 # While a figure is drawn for a phone: the grids of its axes, by row and column of the wide figure.
 _NARROW_GRIDS: ContextVar[list[np.ndarray] | None] = ContextVar("narrow_grids", default=None)
@@ -140,6 +142,12 @@ def begins_row(ax: Axes) -> bool:
     return place is None or place.is_first_col()
 
 
+def ends_column(ax: Axes) -> bool:
+    """Return whether no axes stand below these."""
+    place = ax.get_subplotspec()
+    return place is None or place.is_last_row()
+
+
 def _repeat_labels(grid: np.ndarray) -> None:
     """Label axes that begin a row on a phone as those that begin theirs in the wide figure."""
     for row in grid:
@@ -174,9 +182,18 @@ def family(method: str) -> str:
     return max((name for name in COLORS if f"{method}_".startswith(f"{name}_")), key=len)
 
 
-def percent_axis(ax: Axes, label: str, low: float = 0.0, high: float | None = 102.0) -> None:
-    """Let the vertical axis show percent, from `low` to a little above 100, or as far as the data go if `high` is None."""
-    ax.set(ylabel=label, ylim=(low, high))
+def from_zero(axes: np.ndarray) -> None:
+    """Let the vertical axes, all alike, begin at zero and end where their data do."""
+    top = max(ax.get_ylim()[1] for ax in axes.flat)
+    for ax in axes.flat:
+        ax.set_ylim(0, top)
+        ax.grid(axis="y", color="0.9")
+        ax.set_axisbelow(True)
+
+
+def percent_axis(ax: Axes, label: str, low: float = 0.0) -> None:
+    """Let the vertical axis show percent, from `low` to a little above 100."""
+    ax.set(ylabel=label, ylim=(low, 102))
     ax.grid(axis="y", color="0.9")
     ax.set_axisbelow(True)
 
@@ -195,7 +212,9 @@ def legend_outside(
 
 def methods_legend(figure: Figure, axes: np.ndarray) -> None:
     """Put the methods, and what else the first axes name, above all axes."""
-    legend_outside(figure, *axes[0, 0].get_legend_handles_labels())
+    named = sorted(zip(*axes[0, 0].get_legend_handles_labels(), strict=True), key=lambda entry: entry[1] not in _METHOD_NAMES)
+    if named:
+        legend_outside(figure, *zip(*named, strict=True))
 
 
 def lines(ax: Axes, runs: pd.DataFrame, axis: str, score: str = "heldout", scale: str = "linear") -> None:

@@ -11,8 +11,9 @@ from hyla_repro.studies.layer_drop.analysis import KINDS, last_steps, matched, r
 from hyla_repro.studies.style import PALETTE, axes_grid, legend_outside, methods_legend, percent_axis, styled
 
 _TARGETS = {"attn": "attention", "mlp": "MLPs", "block": "blocks", "joint": "attention and MLPs by one scale"}
-_COLORS = dict(zip(_TARGETS, (PALETTE[0], PALETTE[1], PALETTE[7], PALETTE[2]), strict=True))
-_MARKERS = {"attn": "s", "mlp": "^", "block": "o"}
+# No colours of methods, which have panels of their own.
+_COLORS = dict(zip(_TARGETS, (PALETTE[3], PALETTE[9], PALETTE[7], "0.15"), strict=True))
+_MARKERS = {"attn": "v", "mlp": "X", "block": "P", "joint": "."}
 _TITLES = {"sraven": "SRAVEN", "language": "characters"}
 
 
@@ -39,7 +40,7 @@ def drop(curves: pd.DataFrame) -> Figure:
         part = ended[(ended["task"] == task) & (ended["n_layers"] == layers)]
         for ax, method in zip(row, METHODS, strict=True):
             _curves(ax, part[part["variant"] == method])
-            ax.set_title(f"{NAMES[method]}, {_TITLES[task]}, {layers} layers")
+            ax.set_title(f"{NAMES[method]}\n{_TITLES[task]}, {layers} layers")
             ax.set_xticks(range(layers + 1))
         top = max(ax.get_ylim()[1] for ax in row)
         for ax in row:
@@ -57,7 +58,8 @@ def _curves(ax: Axes, part: pd.DataFrame) -> None:
         own = part[(part["target"] == target) & (part["order"] == "score")]
         for split, line in (("test", "-"), ("heldout", "--")):
             means = 100 * own.groupby("n")[split].mean()
-            ax.plot(means.index, means, line, color=_COLORS[target], lw=1.5, label=label if line == "-" else None)
+            ax.plot(means.index, means, line, color=_COLORS[target], lw=1.5, marker=_MARKERS[target], ms=5,
+                    label=label if line == "-" else None)  # fmt: skip
     drawn = part[(part["target"] == "joint") & part["order"].str.startswith("random")]
     band = 100 * drawn.groupby(["n", "order"])["test"].mean().unstack()
     if len(band):
@@ -105,11 +107,11 @@ def single(scores: pd.DataFrame, curves: pd.DataFrame) -> Figure:
         return _nothing_yet()
     table = single_losses(scores, curves)
     table = table[table["task"] == "sraven"]
-    figure, axes = axes_grid(1, len(METHODS), 10.5, 3.4, sharey=True)
+    figure, axes = axes_grid(1, len(METHODS), 10.5, 3.4, sharex=True, sharey=True)
     for ax, method in zip(axes[0], METHODS, strict=True):
-        for kind, marker in _MARKERS.items():
+        for kind in KINDS:
             part = table[(table["variant"] == method) & (table["kind"] == kind)]
-            ax.plot(part["score"].clip(lower=1e-4), part["harm"], marker, ms=4, alpha=0.6, color=_COLORS[kind],
+            ax.plot(part["score"].clip(lower=1e-4), part["harm"], _MARKERS[kind], ms=5, alpha=0.6, color=_COLORS[kind],
                     label=KINDS[kind])  # fmt: skip
         ax.set(xscale="log", xlabel="S", title=NAMES[method])
         ax.axhline(0, color="0.6", lw=0.8)
@@ -135,7 +137,7 @@ def kept(curves: pd.DataFrame) -> Figure:
             part = part[(part["variant"] == method) & (part["order"] == "score")]
             for target in ("attn", "mlp"):
                 means = part[part["target"] == target].groupby("n")["kept"].mean()
-                ax.plot(means.index, means, line, color=_COLORS[target], label=_TARGETS[target])
+                ax.plot(means.index, means, line, color=_COLORS[target], marker=_MARKERS[target], label=_TARGETS[target])
         percent_axis(ax, "kept (%)")
         ax.set(xlabel="modules dropped", title=NAMES[method])
     handles, labels = axes[0, 0].get_legend_handles_labels()

@@ -20,11 +20,11 @@ from hyla_repro.studies.style import (
     axes_grid,
     axes_mosaic,
     begins_row,
+    from_zero,
     legend_outside,
     lines,
     methods_legend,
     narrow,
-    percent_axis,
     styled,
 )
 from hyla_repro.tasks.sraven import RULES, SRaven, SRavenBatch
@@ -137,8 +137,8 @@ def figa5(runs: pd.DataFrame) -> Figure:
     figure, axes = axes_grid(1, 2, 8.0, 3.6, sharey=True)
     for ax, score, kind in zip(axes[0], ("heldout", "test"), ("held-out", "training"), strict=True):
         lines(ax, runs, "heldout_fraction", score)
-        percent_axis(ax, f"accuracy on {kind} tasks (%)", high=None)
-        ax.set_xlabel("fraction of tasks held out")
+        ax.set(xlabel="fraction of tasks held out", ylabel=f"accuracy on {kind} tasks (%)")
+    from_zero(axes)
     methods_legend(figure, axes)
     return figure
 
@@ -150,8 +150,8 @@ def fig5c(heads: pd.DataFrame, features: pd.DataFrame) -> Figure:
     lines(axes[0, 0], heads, "n_heads", scale="log")
     lines(axes[0, 1], features, "n_features")
     for ax, label in zip(axes[0], ("heads (widths of all together fixed)", "features K"), strict=True):
-        percent_axis(ax, "accuracy on held-out tasks (%)", high=None)
-        ax.set_xlabel(label)
+        ax.set(xlabel=label, ylabel="accuracy on held-out tasks (%)")
+    from_zero(axes)
     methods_legend(figure, axes)
     return figure
 
@@ -173,10 +173,8 @@ def fig5a(planes: pd.DataFrame, neighbours: pd.DataFrame) -> Figure:
     legend_outside(figure, *axes["0"].get_legend_handles_labels(), markerscale=1.5)
     for letter, stream in zip("AB", ("aligned", "unpermuted"), strict=True):
         _neighbours(axes[letter], neighbours.loc[stream], methods)
-        axes[letter].set_title(_STREAM_TITLES[stream])
-    axes["B"].sharey(axes["A"])
-    percent_axis(axes["B"], "neighbours of the same rule (%)" if narrow() else "", high=None)
-    percent_axis(axes["A"], "neighbours of the same rule (%)", high=None)
+        axes[letter].set(title=_STREAM_TITLES[stream], ylabel="same-rule neighbours (%)")
+    from_zero(np.array([[axes["A"], axes["B"]]]))
     legend_outside(figure, *axes["B"].get_legend_handles_labels(), place="lower center")
     return figure
 
@@ -245,7 +243,7 @@ def fig5e(similarities: Mapping[str, pd.DataFrame], without: str = "constant") -
         similarities: per method, cosine similarity of every two rules.
     """
     methods = [method for method in METHODS if method in similarities]
-    figure, axes = axes_grid(2, len(methods), WIDE, 8.0)
+    figure, axes = axes_grid(2, len(methods), WIDE, 7.0)
     for column, method in enumerate(methods):
         matrix = similarities[method]
         _similarity(axes[0, column], matrix, NAMES[method])
@@ -264,7 +262,7 @@ def _similarity(ax: Axes, matrix: pd.DataFrame, title: str) -> None:
     pairs = matrix.to_numpy()[np.triu_indices(len(matrix), 1)]
     framed = matrix.loc[PAIR]
     others = (np.nansum(pairs) - framed) / (np.count_nonzero(~np.isnan(pairs)) - 1)
-    ax.set_title(f"{title}\nframed {framed:.3f}, other pairs {others:.3f}")
+    ax.set_title(f"{title}\nframed {framed:.3f}, others {others:.3f}")
     ax.figure.colorbar(image, ax=ax, shrink=0.6, pad=0.02)
 
 
@@ -314,8 +312,8 @@ def fig5f(probes: pd.DataFrame) -> Figure:
                         label=NAMES[method] if model == "trained" else None)  # fmt: skip
         ax.axhline(100 * part["chance"].mean(), color="0.4", ls=":", label="best constant answer")
         ax.plot([], [], color="0.4", ls="--", label="before training")
-        percent_axis(ax, "rule decoded on held-out tasks (%)", high=None)
-        ax.set(xlabel="layer", title=title)
+        ax.set(xlabel="layer", title=title, ylabel="rule decoded on held-out tasks (%)")
         ax.set_xticks(sorted(part["layer"].unique()))
+    from_zero(axes)
     methods_legend(figure, axes)
     return figure
