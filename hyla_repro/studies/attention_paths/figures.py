@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from hyla_repro.results.methods import NAMES
 from hyla_repro.studies.attention_paths import analysis
 from hyla_repro.studies.attention_paths.chains import AUTHORS, FOUR, NINE
-from hyla_repro.studies.style import COLORS, MARKERS, PALETTE, WIDE, axes_grid, axes_mosaic, begins_row, legend_outside, styled
+from hyla_repro.studies.style import COLORS, MARKERS, PALETTE, WIDE, axes_grid, axes_mosaic, begins_row, legend_outside, narrow, styled
 
 _LINES = {"all": "-", "good": ":", "good and denoising": "--"}
 _SHOWN_WIDTHS = (10, 100, 1000)
@@ -50,7 +50,7 @@ def _accuracies(ax: Axes, authors: pd.DataFrame) -> None:
         )
     # Room for the legend below the lines.
     low, high = ax.get_ylim()
-    ax.set(xscale="log", xlabel="width N", ylabel="accuracy (%)", ylim=(low - 0.45 * (high - low), high))
+    ax.set(xscale="log", xlabel="width N", ylabel="accuracy (%)", ylim=(low - 0.85 * (high - low), high))
     ax.legend(loc="lower left")
 
 
@@ -78,7 +78,9 @@ def heads(points: pd.DataFrame, trained: pd.DataFrame) -> Figure:
         trained: rows of `runs.HEADS` with the method as variant.
     """
     methods = [method for method in NAMES if method in set(trained["variant"])]
-    figure, axes = axes_grid(-(-(1 + len(methods)) // 2), 2, WIDE, 6.4)
+    columns = 1 if narrow() else 2
+    rows = -(-(1 + len(methods)) // columns)
+    figure, axes = axes_grid(rows, columns, WIDE, 3.2 * rows)
     first, *others = axes.flat
     made = analysis.silenced(analysis.of_net(points, NINE))
     for random, label in ((False, "useful"), (True, "random")):

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from hyla_repro.results.methods import METHODS, NAMES
 from hyla_repro.studies.layer_drop.analysis import KINDS, last_steps, matched, retained, single_losses
-from hyla_repro.studies.style import PALETTE, axes_grid, legend_outside, methods_legend, percent_axis, styled
+from hyla_repro.studies.style import PALETTE, axes_grid, begins_row, legend_outside, methods_legend, percent_axis, styled
 
 _TARGETS = {"attn": "attention", "mlp": "MLPs", "block": "blocks", "joint": "attention and MLPs by one scale"}
 # No colours of methods, which have panels of their own.
@@ -91,7 +91,7 @@ def heat(scores: pd.DataFrame) -> Figure:
             part = own[(own["step"] == step) & (own["variant"] == method)]
             table = part.pivot_table("score", index="kind", columns="layer").reindex(list(KINDS))
             image = ax.imshow(np.clip(table.to_numpy(), 1e-4, None), norm=norm, cmap="viridis", aspect="auto")
-            ax.set_yticks(range(len(KINDS)), list(KINDS.values()) if ax is row[0] else [])
+            ax.set_yticks(range(len(KINDS)), list(KINDS.values()) if begins_row(ax) else [])
             ax.set_xticks(range(table.shape[1]), [str(layer + 1) for layer in table.columns])
             ax.set_title(f"{NAMES[method]}, step {step}")
     for ax in axes[-1]:

@@ -18,7 +18,7 @@ _MARKS = {"softmax": "s", "softmax_bn": "P"}
 @styled
 def regression(found: dict[str, HeadRegression]) -> Figure:
     """Draw what the regressions predict against attention with their dual variables."""
-    figure, axes = axes_grid(1, len(found), 2.7 * len(found), 2.9)
+    figure, axes = axes_grid(1, len(found), 2.7 * len(found), 2.9, across=2)
     for ax, (name, head) in zip(axes[0], found.items(), strict=True):
         reach = 1.1 * np.abs(head.attention).max()
         ax.plot([-reach, reach], [-reach, reach], color="0.8", lw=1)
@@ -99,7 +99,7 @@ def cost(counted: pd.DataFrame, measured: pd.DataFrame) -> Figure:
     ax.set(xscale="log", xlabel="tokens", ylabel="over softmax attention", ylim=(0, None))
     ax.set_xticks(ticks := list(counted.index), [str(tick) for tick in ticks])
     ax.minorticks_off()
-    ax.legend()
+    methods_legend(figure, axes)
     return figure
 
 

@@ -223,12 +223,13 @@ def layers(planes: pd.DataFrame) -> Figure:
     # Rows are columns on a phone.
     name_rows, name_columns = (Axes.set_title, Axes.set_ylabel) if narrow() else (Axes.set_ylabel, Axes.set_title)
     for ax, method in zip(axes[:, 0], methods, strict=True):
-        name_rows(ax, NAMES[method])
+        name_rows(ax, NAMES[method].replace(" ", "\n") if narrow() else NAMES[method])
     for ax, title in zip(axes[0], titles, strict=True):
         name_columns(ax, title)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
-    figure.colorbar(points, ax=list(axes[:, -1]), label="symbol of the answer", shrink=0.6)
+    bar = {"location": "bottom"} if narrow() else {"shrink": 0.6}
+    figure.colorbar(points, ax=list(axes[:, -1]), label="symbol of the answer", **bar)
     legend_outside(figure, *axes[0, len(numbers) - 1].get_legend_handles_labels(), place="lower center", markerscale=2.5)
     return figure
 
