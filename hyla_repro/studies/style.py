@@ -212,7 +212,9 @@ def legend_outside(
 
 def methods_legend(figure: Figure, axes: np.ndarray) -> None:
     """Put the methods, and what else the first axes name, above all axes."""
-    named = sorted(zip(*axes[0, 0].get_legend_handles_labels(), strict=True), key=lambda entry: entry[1] not in _METHOD_NAMES)
+    named = sorted(
+        zip(*axes[0, 0].get_legend_handles_labels(), strict=True), key=lambda entry: entry[1] not in _METHOD_NAMES
+    )
     if named:
         legend_outside(figure, *zip(*named, strict=True))
 
@@ -271,6 +273,8 @@ def score_rows(tables: Mapping[str, Mapping[str, pd.DataFrame]], methods: Sequen
         ax.set(xlabel=title, ylim=(-0.5, len(rows) - 0.5))
         ax.grid(axis="x", color="0.9")
         ax.set_axisbelow(True)
-    marks = [Line2D([], [], marker="o", ls="", color="0.4", mfc="0.4" if filled else "none") for _, _, filled, _ in looks]
+    marks = [
+        Line2D([], [], marker="o", ls="", color="0.4", mfc="0.4" if filled else "none") for _, _, filled, _ in looks
+    ]
     legend_outside(figure, marks, [label for *_, label in looks])
     return figure

@@ -9,7 +9,6 @@ from matplotlib.lines import Line2D
 from hyla_repro.results.methods import METHODS, NAMES
 from hyla_repro.studies.style import COLORS, MARKERS, WIDE, axes_grid, family, legend_outside, methods_legend, styled
 
-
 # The rows of Table A1 by what they change.
 GROUPS = {
     "methods": METHODS,
@@ -49,7 +48,10 @@ def tablea1(scores: dict[str, pd.DataFrame], published: pd.DataFrame) -> Figure:
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x", color="0.9")
         ax.set_axisbelow(True)
-    marks = [Line2D([], [], color="0.4", marker="D", mfc="white", ls=""), Line2D([], [], color="0.2", marker="o", ls="")]
+    marks = [
+        Line2D([], [], color="0.4", marker="D", mfc="white", ls=""),
+        Line2D([], [], color="0.2", marker="o", ls=""),
+    ]
     legend_outside(figure, marks, ["paper", "here"])
     return figure
 

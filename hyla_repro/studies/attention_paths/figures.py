@@ -9,7 +9,18 @@ from matplotlib.lines import Line2D
 from hyla_repro.results.methods import NAMES
 from hyla_repro.studies.attention_paths import analysis
 from hyla_repro.studies.attention_paths.chains import AUTHORS, FOUR, NINE
-from hyla_repro.studies.style import COLORS, MARKERS, PALETTE, WIDE, axes_grid, axes_mosaic, begins_row, legend_outside, narrow, styled
+from hyla_repro.studies.style import (
+    COLORS,
+    MARKERS,
+    PALETTE,
+    WIDE,
+    axes_grid,
+    axes_mosaic,
+    begins_row,
+    legend_outside,
+    narrow,
+    styled,
+)
 
 _LINES = {"all": "-", "good": ":", "good and denoising": "--"}
 _SHOWN_WIDTHS = (10, 100, 1000)

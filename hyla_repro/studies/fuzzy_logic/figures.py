@@ -7,7 +7,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hyla_repro.results.methods import METHODS, NAMES
-from hyla_repro.studies.style import COLORS, MARKERS, PALETTE, axes_grid, legend_outside, lines, methods_legend, narrow, percent_axis, styled
+from hyla_repro.studies.style import (
+    COLORS,
+    MARKERS,
+    PALETTE,
+    axes_grid,
+    legend_outside,
+    lines,
+    methods_legend,
+    narrow,
+    percent_axis,
+    styled,
+)
 
 _CUTS = (
     ("n_examples", "heldout_fraction", 0.7, "examples in context, N (70 % held out)"),

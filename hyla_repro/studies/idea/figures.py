@@ -8,7 +8,6 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from hyla_repro.studies.style import COLORS, MARKERS, PALETTE, axes_grid, axes_mosaic, methods_legend, narrow, styled
 
-
 # What the code makes of the heads' matrices, and where the boxes of it stand, for attention and for HYLA.
 _LAYERS = {
     "attention: the code writes one linear layer": [(5.0, "$\\sum_h a_h W_h^{out} W_h^{value}$", 4.6)],

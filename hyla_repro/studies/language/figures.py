@@ -10,7 +10,17 @@ from hyla_repro.results.methods import NAMES
 from hyla_repro.studies.language.analysis import TEXTS
 from hyla_repro.studies.language.codes import LETTERS, similarity
 from hyla_repro.studies.language.runs import METHODS
-from hyla_repro.studies.style import COLORS, MARKERS, WIDE, axes_grid, begins_row, ends_column, legend_outside, narrow, styled
+from hyla_repro.studies.style import (
+    COLORS,
+    MARKERS,
+    WIDE,
+    axes_grid,
+    begins_row,
+    ends_column,
+    legend_outside,
+    narrow,
+    styled,
+)
 
 _BITS = (2, 2.25, 2.5, 3, 3.5, 4, 5, 6)
 

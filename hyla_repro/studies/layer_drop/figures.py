@@ -8,7 +8,15 @@ from matplotlib.figure import Figure
 
 from hyla_repro.results.methods import METHODS, NAMES
 from hyla_repro.studies.layer_drop.analysis import KINDS, last_steps, matched, retained, single_losses
-from hyla_repro.studies.style import PALETTE, axes_grid, begins_row, legend_outside, methods_legend, percent_axis, styled
+from hyla_repro.studies.style import (
+    PALETTE,
+    axes_grid,
+    begins_row,
+    legend_outside,
+    methods_legend,
+    percent_axis,
+    styled,
+)
 
 _TARGETS = {"attn": "attention", "mlp": "MLPs", "block": "blocks", "joint": "attention and MLPs by one scale"}
 # No colours of methods, which have panels of their own.
@@ -137,7 +145,9 @@ def kept(curves: pd.DataFrame) -> Figure:
             part = part[(part["variant"] == method) & (part["order"] == "score")]
             for target in ("attn", "mlp"):
                 means = part[part["target"] == target].groupby("n")["kept"].mean()
-                ax.plot(means.index, means, line, color=_COLORS[target], marker=_MARKERS[target], label=_TARGETS[target])
+                ax.plot(
+                    means.index, means, line, color=_COLORS[target], marker=_MARKERS[target], label=_TARGETS[target]
+                )
         percent_axis(ax, "kept (%)")
         ax.set(xlabel="modules dropped", title=NAMES[method])
     handles, labels = axes[0, 0].get_legend_handles_labels()

@@ -11,7 +11,6 @@ from hyla_repro.studies.primal_dual.analysis import HeadRegression
 from hyla_repro.studies.primal_dual.runs import ROWS, SERIES_METHODS
 from hyla_repro.studies.style import COLORS, MARKERS, PALETTE, axes_grid, family, methods_legend, score_rows, styled
 
-
 _MARKS = {"softmax": "s", "softmax_bn": "P"}
 
 
@@ -45,7 +44,9 @@ def series(accuracy: pd.DataFrame) -> Figure:
     for place, method in zip(places, methods, strict=True):
         color, marker = COLORS[family(method)], MARKERS[family(method)]
         ax.plot(place, table.loc[method, "mean"], marker, ms=7, color=color)
-    ax.set_xticks(places, [NAMES[method].replace(" attention", "\nattention").replace(" + ", "\n+ ") for method in methods])
+    ax.set_xticks(
+        places, [NAMES[method].replace(" attention", "\nattention").replace(" + ", "\n+ ") for method in methods]
+    )
     ax.set(ylabel="accuracy on test series (%)", xlim=(-0.4, len(methods) - 0.6))
     ax.grid(axis="y", color="0.9")
     ax.set_axisbelow(True)

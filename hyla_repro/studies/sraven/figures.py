@@ -96,7 +96,14 @@ def fig4(runs: pd.DataFrame, main: Mapping[str, float], ceiling: float) -> Figur
         for width, part in shallow.groupby("d_model")
     ]
     deep = runs[(runs["d_model"] == main["d_model"]) & (runs["steps"] == main["steps"])]
-    cuts.append((deep, "n_layers", f"width {main['d_model']:g}, {main['steps'] * 128 / 1e6:.3g} M problems", "layers (log scale)"))
+    cuts.append(
+        (
+            deep,
+            "n_layers",
+            f"width {main['d_model']:g}, {main['steps'] * 128 / 1e6:.3g} M problems",
+            "layers (log scale)",
+        )
+    )
     figure, axes = axes_grid(2, len(cuts), 3.2 * len(cuts), 6.0, sharey="row")
     for column, (part, axis, title, label) in enumerate(cuts):
         for ax, score in zip(axes[:, column], ("heldout", "train_loss"), strict=True):
@@ -166,7 +173,9 @@ def fig5a(planes: pd.DataFrame, neighbours: pd.DataFrame) -> Figure:
     """
     methods, last = _methods(planes), planes[planes["layer"] == planes["layer"].max()]
     columns = "012"[: len(methods)]
-    figure, axes = axes_mosaic([[[list(columns)]], [[list("AB")]]], 6.4, "\n".join(f"{columns}AB"), 2.9 * len(methods) + 6)
+    figure, axes = axes_mosaic(
+        [[[list(columns)]], [[list("AB")]]], 6.4, "\n".join(f"{columns}AB"), 2.9 * len(methods) + 6
+    )
     for column, method in zip(columns, methods, strict=True):
         _by_rule(axes[column], last[last["variant"] == method], size=14)
         axes[column].set(title=f"{NAMES[method]}, last layer", xticks=[], yticks=[])
@@ -230,7 +239,9 @@ def layers(planes: pd.DataFrame) -> Figure:
         ax.set(xticks=[], yticks=[])
     bar = {"location": "bottom"} if narrow() else {"shrink": 0.6}
     figure.colorbar(points, ax=list(axes[:, -1]), label="symbol of the answer", **bar)
-    legend_outside(figure, *axes[0, len(numbers) - 1].get_legend_handles_labels(), place="lower center", markerscale=2.5)
+    legend_outside(
+        figure, *axes[0, len(numbers) - 1].get_legend_handles_labels(), place="lower center", markerscale=2.5
+    )
     return figure
 
 
