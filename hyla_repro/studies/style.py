@@ -13,7 +13,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -199,9 +198,14 @@ def percent_axis(ax: Axes, label: str, low: float = 0.0) -> None:
 
 
 def legend_outside(
-    figure: Figure, handles: Sequence[Artist], labels: Sequence[str], place: str = "upper center", **options: Any
+    figure: Figure, entries: tuple[Sequence[Any], Sequence[str]], place: str = "upper center", **options: Any
 ) -> None:
-    """Put a legend beside all axes, in as few rows as the width of the figure takes."""
+    """Put a legend beside all axes, in as few rows as the width of the figure takes.
+
+    Args:
+        entries: handles and labels.
+    """
+    handles, labels = entries
     for rows in range(1, len(labels) + 1):
         columns = math.ceil(len(labels) / rows)
         legend = figure.legend(handles, labels, loc=f"outside {place}", ncols=columns, **options)
@@ -212,11 +216,9 @@ def legend_outside(
 
 def methods_legend(figure: Figure, axes: np.ndarray) -> None:
     """Put the methods, and what else the first axes name, above all axes."""
-    named = sorted(
-        zip(*axes[0, 0].get_legend_handles_labels(), strict=True), key=lambda entry: entry[1] not in _METHOD_NAMES
-    )
-    if named:
-        legend_outside(figure, *zip(*named, strict=True))
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda index: labels[index] not in _METHOD_NAMES)
+    legend_outside(figure, ([handles[index] for index in order], [labels[index] for index in order]))
 
 
 def lines(ax: Axes, runs: pd.DataFrame, axis: str, score: str = "heldout", scale: str = "linear") -> None:
@@ -276,5 +278,5 @@ def score_rows(tables: Mapping[str, Mapping[str, pd.DataFrame]], methods: Sequen
     marks = [
         Line2D([], [], marker="o", ls="", color="0.4", mfc="0.4" if filled else "none") for _, _, filled, _ in looks
     ]
-    legend_outside(figure, marks, [label for *_, label in looks])
+    legend_outside(figure, (marks, [label for *_, label in looks]))
     return figure

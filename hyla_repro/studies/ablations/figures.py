@@ -1,5 +1,7 @@
 """Table A1 as a figure, and held-out scores against what the codes tell."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -52,12 +54,12 @@ def tablea1(scores: dict[str, pd.DataFrame], published: pd.DataFrame) -> Figure:
         Line2D([], [], color="0.4", marker="D", mfc="white", ls=""),
         Line2D([], [], color="0.2", marker="o", ls=""),
     ]
-    legend_outside(figure, marks, ["paper", "here"])
+    legend_outside(figure, (marks, ["paper", "here"]))
     return figure
 
 
 def _score(ax: Axes, place: float, theirs: pd.Series, ours: pd.Series, side: str) -> None:
-    look = {"capsize": 3, "ls": ""}
+    look: dict[str, Any] = {"capsize": 3, "ls": ""}
     if side == "paper":
         ax.errorbar(theirs["value"], place, xerr=np.nan_to_num(theirs["standard_error"]), color="0.4", marker="D",
                     mfc="white", **look)  # fmt: skip

@@ -111,5 +111,5 @@ def heads(points: pd.DataFrame, trained: pd.DataFrame) -> Figure:
         ax.set_ylim(shown)
     layers = sorted(one["layer"].unique())
     marks = [Line2D([], [], marker="o", ls="", color="0.2", alpha=0.4 * layer) for layer in layers]
-    legend_outside(figure, marks, [f"trained models, layer {layer}" for layer in layers])
+    legend_outside(figure, (marks, [f"trained models, layer {layer}" for layer in layers]))
     return figure

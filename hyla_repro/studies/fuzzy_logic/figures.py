@@ -1,5 +1,7 @@
 """Figure 2, and A2 and A3."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -57,7 +59,7 @@ def fig2a(functions: dict[str, np.ndarray], split: np.ndarray) -> Figure:
         ax.plot([], [], "s", color=color, label=label)
     ticks = range(0, len(split), 3)
     ax.set(xlabel="first term", ylabel="second term", title="pairs of terms", xticks=ticks, yticks=ticks)
-    legend_outside(figure, *ax.get_legend_handles_labels(), place="lower right")
+    legend_outside(figure, ax.get_legend_handles_labels(), place="lower right")
     return figure
 
 
@@ -146,13 +148,13 @@ def fig2b(decoding: pd.DataFrame) -> Figure:
         ax.set_xticks(range(len(layers)), [str(layer) for layer in layers])
     for ax in (ranked, by_value):
         ax.axhline(0.5, color="0.4", ls=":")
-    legend_outside(figure, *by_value.get_legend_handles_labels())
-    marks = {
+    legend_outside(figure, by_value.get_legend_handles_labels())
+    marks: dict[str, dict[str, Any]] = {
         "after training": {"marker": "o", "ls": ""}, "before training": {"marker": "o", "mfc": "white", "ls": ""},
         "mean": {"lw": 8, "alpha": 0.35}, "mean on training functions": {"lw": 2}, "chance": {"ls": ":"},
     }  # fmt: skip
     shown = [Line2D([], [], color="0.4", **look) for look in marks.values()]
-    legend_outside(figure, shown, list(marks), place="lower center")
+    legend_outside(figure, (shown, list(marks)), place="lower center")
     return figure
 
 
@@ -180,5 +182,5 @@ def fig2d(plane: pd.DataFrame, term: int) -> Figure:
         ax.set_ylabel("t-SNE 2")
     bar = {"location": "top", "shrink": 0.6} if narrow() else {"shrink": 0.8}
     figure.colorbar(points, ax=list(axes.flat if narrow() else axes[0]), label="target f(x)", **bar)
-    legend_outside(figure, *axes[1, 0].get_legend_handles_labels(), place="lower center", markerscale=2)
+    legend_outside(figure, axes[1, 0].get_legend_handles_labels(), place="lower center", markerscale=2)
     return figure

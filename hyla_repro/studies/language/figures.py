@@ -66,7 +66,7 @@ def fig6(curves: pd.DataFrame, runs: pd.DataFrame, line: Mapping[str, float]) ->
     ends.set(ylabel="bits per character, last step", xlim=(-0.6, len(splits) - 0.4))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     more, titles = ends.get_legend_handles_labels()
-    legend_outside(figure, handles + more, labels + titles)
+    legend_outside(figure, (handles + more, labels + titles))
     return figure
 
 

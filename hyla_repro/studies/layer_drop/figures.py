@@ -56,8 +56,7 @@ def drop(curves: pd.DataFrame) -> Figure:
         row[0].set_ylabel("accuracy (%)")
     for ax in axes[-1]:
         ax.set_xlabel("modules dropped")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    legend_outside(figure, handles, labels)
+    legend_outside(figure, axes[0, 0].get_legend_handles_labels())
     return figure
 
 
@@ -151,5 +150,5 @@ def kept(curves: pd.DataFrame) -> Figure:
         percent_axis(ax, "kept (%)")
         ax.set(xlabel="modules dropped", title=NAMES[method])
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    legend_outside(figure, handles[:2], labels[:2])
+    legend_outside(figure, (handles[:2], labels[:2]))
     return figure

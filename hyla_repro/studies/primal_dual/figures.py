@@ -68,8 +68,8 @@ def heads(table: pd.DataFrame) -> Figure:
             for model, fill in (("trained", color), ("untrained", "none")):
                 part = table[(table["variant"] == method) & (table["model"] == model)]
                 means = part.groupby("layer")[column].agg(["mean", "sem"]).fillna(0)
-                ax.errorbar(means.index + shift, means["mean"], means["sem"], fmt=_MARKS[method], color=color, mfc=fill, capsize=3,
-                            label=f"{NAMES[method]}, {model}")  # fmt: skip
+                ax.errorbar(means.index + shift, means["mean"], means["sem"], fmt=_MARKS[method], color=color, mfc=fill,
+                            capsize=3, label=f"{NAMES[method]}, {model}")  # fmt: skip
         ax.set(xlabel="layer", ylabel=label)
         ax.set_xticks(sorted(table["layer"].unique()))
         ax.margins(x=0.3)

@@ -179,12 +179,12 @@ def fig5a(planes: pd.DataFrame, neighbours: pd.DataFrame) -> Figure:
     for column, method in zip(columns, methods, strict=True):
         _by_rule(axes[column], last[last["variant"] == method], size=14)
         axes[column].set(title=f"{NAMES[method]}, last layer", xticks=[], yticks=[])
-    legend_outside(figure, *axes["0"].get_legend_handles_labels(), markerscale=1.5)
+    legend_outside(figure, axes["0"].get_legend_handles_labels(), markerscale=1.5)
     for letter, stream in zip("AB", ("aligned", "unpermuted"), strict=True):
         _neighbours(axes[letter], neighbours.loc[stream], methods)
         axes[letter].set(title=_STREAM_TITLES[stream], ylabel="same-rule neighbours (%)")
     from_zero(np.array([[axes["A"], axes["B"]]]))
-    legend_outside(figure, *axes["B"].get_legend_handles_labels(), place="lower center")
+    legend_outside(figure, axes["B"].get_legend_handles_labels(), place="lower center")
     return figure
 
 
@@ -239,9 +239,7 @@ def layers(planes: pd.DataFrame) -> Figure:
         ax.set(xticks=[], yticks=[])
     bar = {"location": "bottom"} if narrow() else {"shrink": 0.6}
     figure.colorbar(points, ax=list(axes[:, -1]), label="symbol of the answer", **bar)
-    legend_outside(
-        figure, *axes[0, len(numbers) - 1].get_legend_handles_labels(), place="lower center", markerscale=2.5
-    )
+    legend_outside(figure, axes[0, len(numbers) - 1].get_legend_handles_labels(), place="lower center", markerscale=2.5)
     return figure
 
 
