@@ -108,7 +108,7 @@ def axes_grid(
 
 
 def _stacked(
-    rows: int, columns: int, height: float, across: int, sharex: object = False, sharey: object = False, **options: Any
+    rows: int, columns: int, height: float, across: int, sharex: object = False, sharey: object = False, **ratios: object
 ) -> tuple[Figure, np.ndarray]:
     """Return a narrow figure with the axes of a grid, without the ratios of its rows and columns."""
     below = -(-rows * columns // across)
@@ -118,7 +118,7 @@ def _stacked(
     for index, (column, row) in enumerate(product(range(columns), range(rows))):
         shared = {"sharex": axes[0, 0] if sharex is True else None,
                   "sharey": axes[0, 0] if sharey is True else axes[row, 0] if sharey == "row" else None}  # fmt: skip
-        axes[row, column] = figure.add_subplot(places[divmod(index, across)], **shared, **options.get("subplot_kw", {}))
+        axes[row, column] = figure.add_subplot(places[divmod(index, across)], **shared)
     return figure, axes
 
 
