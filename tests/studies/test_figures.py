@@ -25,10 +25,11 @@ from hyla_repro.studies.language import runs as language
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     plt.switch_backend("agg")
     monkeypatch.setattr(paths, "DRAWN", tmp_path)
-    return tmp_path
+    yield tmp_path
+    plt.close("all")
 
 
 def runs(preset: str = "laptop", figure: str = "fig2c", task: str = "fuzzy_logic") -> pd.DataFrame:
@@ -136,7 +137,7 @@ def faults(figure: Figure, pixels: int, smallest: float) -> list[str]:
     if min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) < -0.01:
         found.append(f"cut: {drawn.extents.round(2)} of {width:.2f} x {height:.2f}")
     named = list(_names(figure))
-    boxes = np.array([text.get_window_extent().extents for text in named])
+    boxes = np.array([text.get_window_extent().extents for text in named]).reshape(-1, 4)
     # Half a pixel more or less is no overlap.
     low, high = boxes[:, None, :2] + 0.5, boxes[:, None, 2:] - 0.5
     over = ((low < boxes[None, :, 2:]) & (boxes[None, :, :2] < high)).all(axis=-1)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,7 +82,7 @@ def sraven_problem(task: SRaven, batch: SRavenBatch, index: int = 0, solution: b
 
 
 @styled
-def fig4(runs: pd.DataFrame, main: Mapping[str, float], ceiling: float) -> Figure:
+def fig4(runs: pd.DataFrame, main: Mapping[str, Any], ceiling: float) -> Figure:
     """Draw held-out accuracy (top) and training loss (bottom) against data, for each width, and against depth.
 
     Args:
