@@ -86,20 +86,20 @@ def narrow_twin(figure: Figure) -> Figure | None:
 
 
 def axes_grid(
-    rows: int, columns: int, width: float, height: float, across: int = 1, **options: Any
+    rows: int, columns: int, width: float, height: float, across: int | None = 1, **options: Any
 ) -> tuple[Figure, np.ndarray]:
     """Return a figure of this size in inches, at most WIDE, and its axes as (row, column).
 
     On a phone the same axes stand below each other, column after column.
 
     Args:
-        across: so many stand side by side on a phone; as many as there are columns leaves the grid as it is.
+        across: so many stand side by side on a phone; None leaves the grid as it is.
         options: as `matplotlib.pyplot.subplots` takes them.
     """
     grids = _NARROW_GRIDS.get()
     if grids is None:
         return plt.subplots(rows, columns, figsize=(min(width, WIDE), height), squeeze=False, **options)
-    if across == columns:
+    if across is None:
         figure, axes = plt.subplots(rows, columns, figsize=(NARROW, height), squeeze=False, **options)
     else:
         figure, axes = _stacked(rows, columns, height, across, **options)
@@ -108,7 +108,13 @@ def axes_grid(
 
 
 def _stacked(
-    rows: int, columns: int, height: float, across: int, sharex: object = False, sharey: object = False, **ratios: object
+    rows: int,
+    columns: int,
+    height: float,
+    across: int,
+    sharex: object = False,
+    sharey: object = False,
+    **ratios: object,
 ) -> tuple[Figure, np.ndarray]:
     """Return a narrow figure with the axes of a grid, without the ratios of its rows and columns."""
     below = -(-rows * columns // across)

@@ -58,7 +58,7 @@ def sraven_problem(task: SRaven, batch: SRavenBatch, index: int = 0, solution: b
     index = whole_number("index", index, 0, "it is a problem of the batch", len(batch.targets) - 1)
     size, k = task.grid_size, task.n_features
     grid, orders = task.panels(batch)[index].tolist(), batch.permutations[index].tolist()
-    figure, axes = axes_grid(size, size, size * (0.55 * k + 0.3), size * 1.05 + 0.5, across=size)
+    figure, axes = axes_grid(size, size, size * (0.55 * k + 0.3), size * 1.05 + 0.5, across=None)
     for row, column in ((r, c) for r in range(size) for c in range(size)):
         ax, last = axes[row, column], row == column == size - 1
         ax.set(xlim=(-0.6, k - 0.4), ylim=(-1.05, 1.05), aspect="equal", xticks=[], yticks=[])
