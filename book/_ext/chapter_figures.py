@@ -1,8 +1,9 @@
 """Sphinx extension: show a chapter's pictures as curves, in the light and in the dark, and say where all of it is.
 
 A chapter saves its pictures below book/_build/figures while it is executed. Its page shows those files instead of the
-pixels that the notebook has: sharp at every size, on the page's own ground, with a twin for dark pages. Below the first
-picture a line leads to data, files, the notebook with outputs and the code. Plain notebooks need none of this.
+pixels that the notebook has: sharp at every size, on the page's own ground, with twins for dark pages and for phones.
+Below the first picture a line leads to data, files, the notebook with outputs and the code. Plain notebooks need none
+of this.
 """
 
 import re
@@ -69,19 +70,30 @@ def _containers(node: nodes.Node, name: str) -> list[nodes.container]:
 
 
 def _replace(picture: nodes.image, name: str) -> None:
+    """Put the curves there: for wide and for narrow windows, and each for light and dark pages."""
+    narrow = paths.DRAWN / f"{name}-narrow.svg"
+    shapes = {name: "if-wide", narrow.stem: "if-narrow"} if narrow.exists() else {name: ""}
+    twins = [_twin(picture, saved, [shape] if shape else []) for saved, shape in shapes.items()]
+    picture.replace_self([image for images in twins for image in images])
+
+
+def _twin(picture: nodes.image, name: str, classes: list[str]) -> list[nodes.image]:
     curves = paths.DRAWN / f"{name}.svg"
-    light, twin = picture.deepcopy(), dark(curves.read_text())
-    light["uri"], light["candidates"] = f"_build/figures/{curves.name}", {}
+    twin = dark(curves.read_text())
     if twin is None:
-        light["classes"] = ["on-white"]
-        picture.replace_self(light)
-        return
-    other, path = light.deepcopy(), curves.with_name(f"{name}-dark.svg")
-    path.write_text(twin)
-    other["uri"] = f"_build/figures/{path.name}"
+        return [_image(picture, curves, [*classes, "on-white"])]
     # The theme's own only-light and only-dark would hide the caption, too; dark-light keeps its filter off.
-    light["classes"], other["classes"] = ["in-light", "dark-light"], ["in-dark", "dark-light"]
-    picture.replace_self([light, other])
+    (path := curves.with_name(f"{name}-dark.svg")).write_text(twin)
+    return [
+        _image(picture, curves, [*classes, "in-light", "dark-light"]),
+        _image(picture, path, [*classes, "in-dark", "dark-light"]),
+    ]
+
+
+def _image(picture: nodes.image, path: Path, classes: list[str]) -> nodes.image:
+    image = picture.deepcopy()
+    image["uri"], image["candidates"], image["classes"] = f"_build/figures/{path.name}", {}, classes
+    return image
 
 
 def line(figure: str, app: Sphinx) -> str:

@@ -17,7 +17,7 @@ from hyla_repro.results.store import Store
 from hyla_repro.results.summary import Results, equal_lead, paper_lead
 from hyla_repro.studies import find_chapter
 from hyla_repro.studies.language.analysis import by_seed as language_losses
-from hyla_repro.studies.style import COLORS, axes_grid, save_figure, styled
+from hyla_repro.studies.style import COLORS, axes_grid, narrow, save_figure, styled
 
 _POINTS = "points on held-out tasks"
 _TASKS = {"fuzzy_logic": "Fuzzy logic", "sraven": "SRAVEN"}
@@ -94,9 +94,16 @@ def forest(comparisons: Sequence[Row]) -> Figure:
     units = list(dict.fromkeys(row.unit for row in comparisons))
     groups = [[row for row in comparisons if row.unit == unit] for unit in units]
     heights = [sum(1 + len(_entries(row)) for row in group) for group in groups]
-    figure, axes = axes_grid(len(groups), 1, 7.4, 0.25 * sum(heights) + 1.2, height_ratios=heights)
+    height = (0.42 if narrow() else 0.25) * sum(heights) + 1.2
+    figure, axes = axes_grid(len(groups), 1, 7.4, height, height_ratios=heights)
     for ax, unit, group in zip(axes[:, 0], units, groups, strict=True):
-        _panel(ax, group)
+        (_narrow_panel if narrow() else _panel)(ax, group)
+        ax.axvline(0, color="0.4", lw=1)
+        ax.margins(x=0.08)
+        ax.tick_params(axis="y", length=0)
+        ax.spines["left"].set_visible(False)
+        ax.grid(axis="x", color="0.9")
+        ax.set_axisbelow(True)
         ax.set_xlabel(f"how far HYLA is ahead, in {unit}")
     return figure
 
@@ -122,14 +129,23 @@ def _panel(ax: Axes, group: Sequence[Row]) -> None:
             _mark(ax, place, effect, ours=who != _PAPER)
             ax.annotate(_words(effect), (1.03, place), xycoords=("axes fraction", "data"), va="center")
         place += 1.2
-    ax.axvline(0, color="0.4", lw=1)
     ax.set_yticks(list(ticks), list(ticks.values()))
     ax.set_ylim(place - 0.5, -0.6)
-    ax.margins(x=0.08)
-    ax.tick_params(axis="y", length=0)
-    ax.spines["left"].set_visible(False)
-    ax.grid(axis="x", color="0.9")
-    ax.set_axisbelow(True)
+
+
+def _narrow_panel(ax: Axes, group: Sequence[Row]) -> None:
+    """Draw as `_panel` does, with names and numbers above each mark instead of beside it."""
+    place, where, ground = 0.0, ("axes fraction", "data"), {"fc": "white", "ec": "none", "pad": 1}
+    for row in group:
+        ax.annotate(row.label, (0, place), xycoords=where, va="center", weight="bold", bbox=ground)
+        for who, effect in _entries(row):
+            ax.annotate(who, (0, place + 0.9), xycoords=where, va="center", color="0.3", bbox=ground)
+            ax.annotate(_words(effect), (1, place + 0.9), xycoords=where, va="center", ha="right", bbox=ground)
+            place += 1.7
+            _mark(ax, place, effect, ours=who != _PAPER)
+        place += 1.3
+    ax.set_yticks([])
+    ax.set_ylim(place - 0.7, -0.6)
 
 
 def _words(effect: Effect) -> str:

@@ -179,7 +179,7 @@ def test_decoding_is_drawn_and_counted_beside_untrained_models() -> None:
     decoding = pd.DataFrame(rows)
     figure = fig2b(decoding)
     assert [ax.get_ylabel().split()[0] for ax in figure.axes] == ["F1", "AUC", "AUC,"]
-    hollow = [line for line in figure.axes[1].lines if line.get_markerfacecolor() == "none"]
+    hollow = [line for line in figure.axes[1].lines if line.get_markerfacecolor() == "white"]
     assert {value for line in hollow for value in line.get_ydata()} == {0.6}
     table = gain_by_training(decoding[decoding["layer"] == 2])
     assert table.loc["HYLA", "auc, gain"] == "0.100\xa0±\xa00.000"

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 from hyla_repro.results.methods import NAMES
 from hyla_repro.studies.aaren.runs import ROWS
-from hyla_repro.studies.style import PALETTE, axes_grid, score_rows, styled
+from hyla_repro.studies.style import COLORS, MARKERS, axes_grid, score_rows, styled
 
-_LOOKS = {"Aaren": ("o", PALETTE[2]), "softmax with a cache": ("s", PALETTE[0])}
+_LOOKS = {"Aaren": "aaren", "softmax with a cache": "softmax"}
 
 
 @styled
@@ -24,8 +24,8 @@ def streaming(table: pd.DataFrame) -> Figure:
     for ax, column, label in zip(axes[0], ("seconds", "bytes"), ("seconds for all tokens", "bytes remembered"),
                                  strict=True):  # fmt: skip
         for attention, part in table.groupby("attention", sort=False):
-            marker, color = _LOOKS[str(attention)]
-            ax.plot(part["tokens"], part[column], marker=marker, color=color, label=attention)
+            method = _LOOKS[str(attention)]
+            ax.plot(part["tokens"], part[column], marker=MARKERS[method], color=COLORS[method], label=attention)
         ax.set(xscale="log", yscale="log", xlabel="tokens", ylabel=label)
         ax.grid(color="0.9")
         ax.set_axisbelow(True)

@@ -4,11 +4,23 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from hyla_repro.results.methods import NAMES
 from hyla_repro.studies.attention_paths import analysis
 from hyla_repro.studies.attention_paths.chains import AUTHORS, FOUR, NINE
-from hyla_repro.studies.style import COLORS, MARKERS, PALETTE, axes_grid, styled
+from hyla_repro.studies.style import (
+    COLORS,
+    MARKERS,
+    PALETTE,
+    WIDE,
+    axes_grid,
+    axes_mosaic,
+    begins_row,
+    legend_outside,
+    narrow,
+    styled,
+)
 
 _LINES = {"all": "-", "good": ":", "good and denoising": "--"}
 _SHOWN_WIDTHS = (10, 100, 1000)
@@ -23,11 +35,11 @@ def paths(points: pd.DataFrame) -> Figure:
     """
     table = analysis.of_net(points, FOUR)
     authors = table[table["draw"] == AUTHORS]
-    figure, axes = axes_grid(1, 5, 16.0, 3.8, width_ratios=[1.8, 1, 1, 1, 1.6])
-    first, *maps, last = axes[0]
-    _accuracies(first, authors)
-    for ax, width in zip(maps, _SHOWN_WIDTHS, strict=True):
-        _order_parameter(ax, analysis.order_parameter(authors, "theory", width), named=ax is maps[0])
+    figure, axes = axes_mosaic("AAAOOO\n001122", 7.6, "A\n0\n1\n2\nO", 18.0)
+    _accuracies(axes["A"], authors)
+    last = axes["O"]
+    for ax, width in zip((axes[letter] for letter in "012"), _SHOWN_WIDTHS, strict=True):
+        _order_parameter(ax, analysis.order_parameter(authors, "theory", width))
         ax.set_title(f"order parameter, N={width}")
     overlaps = analysis.overlaps(points)
     for shift, (name, color) in zip((-0.2, 0.2), (("infinite", "0.6"), ("N=10", PALETTE[2])), strict=True):
@@ -47,23 +59,25 @@ def _accuracies(ax: Axes, authors: pd.DataFrame) -> None:
         ax.plot(
             part["width"], part["value"], marker, color=PALETTE[2 if method == "theory" else 1], label=label, mfc="none"
         )
-    ax.set(xscale="log", xlabel="width N", ylabel="accuracy (%)")
-    ax.legend(fontsize=8)
+    # Room for the legend below the lines.
+    low, high = ax.get_ylim()
+    ax.set(xscale="log", xlabel="width N", ylabel="accuracy (%)", ylim=(low - 0.85 * (high - low), high))
+    ax.legend(loc="lower left")
 
 
 _FALLS = (0, 0.1, 0.3, 1, 3, 10)
 
 
-def _order_parameter(ax: Axes, matrix: pd.DataFrame, named: bool) -> None:
+def _order_parameter(ax: Axes, matrix: pd.DataFrame) -> None:
     limit = np.abs(matrix.to_numpy()).max()
     ax.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit)
     for (row, column), value in np.ndenumerate(matrix.to_numpy()):
         color = "white" if abs(value) > 0.7 * limit else "black"
         text = "0" if abs(value) < 0.05 else f"{value:.1f}".replace("-", "−")
-        ax.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
+        ax.text(column, row, text, ha="center", va="center", color=color)
     places = range(len(matrix))
-    ax.set_xticks(places, matrix.columns, rotation=90, fontsize=7)
-    ax.set_yticks(places, matrix.index if named else [""] * len(matrix), fontsize=7)
+    ax.set_xticks(places, matrix.columns, rotation=90)
+    ax.set_yticks(places, matrix.index if begins_row(ax) else [""] * len(matrix))
 
 
 @styled
@@ -75,8 +89,10 @@ def heads(points: pd.DataFrame, trained: pd.DataFrame) -> Figure:
         trained: rows of `runs.HEADS` with the method as variant.
     """
     methods = [method for method in NAMES if method in set(trained["variant"])]
-    figure, axes = axes_grid(1, 1 + len(methods), 3.4 * (1 + len(methods)), 3.4)
-    first, *others = axes[0]
+    columns = 1 if narrow() else 2
+    rows = -(-(1 + len(methods)) // columns)
+    figure, axes = axes_grid(rows, columns, WIDE, 3.2 * rows)
+    first, *others = axes.flat
     made = analysis.silenced(analysis.of_net(points, NINE))
     for random, label in ((False, "useful"), (True, "random")):
         part = made[made["random"] == random]
@@ -84,15 +100,16 @@ def heads(points: pd.DataFrame, trained: pd.DataFrame) -> Figure:
     first.set(title="3 × 3 heads, hidden Markov chains", xlabel="score", ylabel="fall of accuracy (points)")
     first.legend()
     one = trained[trained["surrogate"] == "one layer"]
-    for ax, method in zip(others, methods, strict=True):
+    for ax, method in zip(others, methods, strict=False):
         for layer, part in one[one["variant"] == method].groupby("layer"):
-            ax.plot(part["score"], part["drop"], MARKERS.get(method, "v"), color=COLORS.get(method, PALETTE[3]),
-                    alpha=0.4 * layer, label=f"layer {layer}")  # fmt: skip
+            ax.plot(part["score"], part["drop"], MARKERS[method], color=COLORS[method], alpha=0.4 * layer)
         ax.set(title=NAMES[method], xlabel="score in the surrogate", ylabel="fall of held-out R²")
         # Linear up to 0.1, where most are.
         ax.set_yscale("symlog", linthresh=0.1)
         shown = ax.get_ylim()
         ax.set_yticks(_FALLS, [f"{fall:g}" for fall in _FALLS])
         ax.set_ylim(shown)
-        ax.legend()
+    layers = sorted(one["layer"].unique())
+    marks = [Line2D([], [], marker="o", ls="", color="0.2", alpha=0.4 * layer) for layer in layers]
+    legend_outside(figure, (marks, [f"trained models, layer {layer}" for layer in layers]))
     return figure

@@ -1,12 +1,26 @@
 """Figure 2, and A2 and A3."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from hyla_repro.results.methods import METHODS, NAMES
-from hyla_repro.studies.style import COLORS, MARKERS, PALETTE, axes_grid, lines, methods_legend, percent_axis, styled
+from hyla_repro.studies.style import (
+    COLORS,
+    MARKERS,
+    PALETTE,
+    axes_grid,
+    legend_outside,
+    lines,
+    methods_legend,
+    narrow,
+    percent_axis,
+    styled,
+)
 
 _CUTS = (
     ("n_examples", "heldout_fraction", 0.7, "examples in context, N (70 % held out)"),
@@ -34,7 +48,7 @@ def fig2a(functions: dict[str, np.ndarray], split: np.ndarray) -> Figure:
         functions: title to values (x2, x1) in [0, 1] on a regular grid.
         split: (term, term): 0 no function, 1 train, 2 held out, 3 unknown terms.
     """
-    figure, axes = axes_grid(1, len(functions) + 1, 3.1 * (len(functions) + 1), 3.3)
+    figure, axes = axes_grid(1, len(functions) + 1, 3.1 * (len(functions) + 1), 3.2)
     for ax, (title, values) in zip(axes[0], functions.items(), strict=False):
         image = ax.imshow(values, origin="lower", extent=(0, 1, 0, 1), vmin=0, vmax=1, cmap="viridis")
         ax.set(title=title, xlabel="$x_1$", ylabel="$x_2$")
@@ -44,8 +58,8 @@ def fig2a(functions: dict[str, np.ndarray], split: np.ndarray) -> Figure:
     for color, label in zip(colors[1:], ("train", "held out", "unknown terms"), strict=True):
         ax.plot([], [], "s", color=color, label=label)
     ticks = range(0, len(split), 3)
-    ax.set(xlabel="first term", ylabel="second term", title="functions: pairs of terms", xticks=ticks, yticks=ticks)
-    ax.legend(loc="lower right", fontsize=8)
+    ax.set(xlabel="first term", ylabel="second term", title="pairs of terms", xticks=ticks, yticks=ticks)
+    legend_outside(figure, ax.get_legend_handles_labels(), place="lower right")
     return figure
 
 
@@ -106,34 +120,41 @@ def fig2b(decoding: pd.DataFrame) -> Figure:
         decoding: rows of `codes.decoding_table` with variant and seed.
     """
     layers = sorted(decoding["layer"].unique())
-    figure, axes = axes_grid(1, 3, 12.0, 3.6)
+    figure, axes = axes_grid(1, 3, 12.0, 4.2)
     by_layer, ranked, by_value = axes[0]
     trained, untrained = (decoding[decoding["model"] == model] for model in ("trained", "untrained"))
-    for shift, method in zip((-0.25, 0.0, 0.25), METHODS, strict=True):
+    for shift, method in zip((-0.27, 0.0, 0.27), METHODS, strict=True):
         places = np.arange(len(layers)) + shift
+        look = {"color": COLORS[method], "marker": MARKERS[method], "ls": "", "ms": 5}
         ours, control = (_by_seed(part, method).unstack("seed").reindex(layers) for part in (trained, untrained))
-        by_layer.bar(places, ours["f1"].mean(axis=1), 0.23, color=COLORS[method], alpha=0.55, label=NAMES[method])
-        by_layer.hlines(ours["train_f1"].mean(axis=1), places - 0.115, places + 0.115, color=COLORS[method])
+        by_layer.bar(places, ours["f1"].mean(axis=1), 0.25, color=COLORS[method], alpha=0.35)
+        by_layer.hlines(ours["train_f1"].mean(axis=1), places - 0.125, places + 0.125, color=COLORS[method], lw=2)
         for ax, score in ((by_layer, "f1"), (ranked, "auc")):
-            ax.plot(places - 0.04, control[score], MARKERS[method], ms=5, mfc="none", color=COLORS[method])
-            ax.plot(places + 0.04, ours[score], MARKERS[method], ms=5, color=COLORS[method])
-            for layer, place in enumerate(places):
-                pairs = np.stack([control[score].iloc[layer], ours[score].iloc[layer]])
-                ax.plot([place - 0.04, place + 0.04], pairs, lw=0.8, color=COLORS[method])
+            # Seeds stand beside each other, each hollow mark joined with the filled one of the same seed.
+            for beside, seed in zip(np.linspace(-0.07, 0.07, ours[score].shape[1]), ours[score], strict=True):
+                for place, before, after in zip(places + beside, control[score][seed], ours[score][seed], strict=True):
+                    ax.plot([place - 0.02, place + 0.02], [before, after], color=COLORS[method], lw=0.8)
+                    ax.plot(place - 0.02, before, mfc="white", **look)
+                    ax.plot(place + 0.02, after, **look)
         last = trained[(trained["variant"] == method) & (trained["layer"] == layers[-1])]
-        by_value.plot(last["term_value"], last["auc"], MARKERS[method], ms=5, alpha=0.6, color=COLORS[method])
-    by_layer.hlines([], [], [], color="0.4", label="training functions")
-    by_layer.axhline(decoding["chance"].mean(), color="0.4", ls=":", label="chance")
-    by_layer.plot([], [], "o", mfc="none", color="0.4", label="before training")
-    by_layer.set(ylabel="F1 on held-out functions", ylim=(0, 1.02))
-    ranked.set(ylabel="AUC on held-out functions", ylim=(0.4, 1.02))
-    by_value.set(xlabel="value of the term at the query", ylabel="AUC, last layer", ylim=(0.4, 1.02))
+        by_value.plot(last["term_value"] + 0.06 * shift, last["auc"], alpha=0.6, **look)
+        by_value.plot([], [], label=NAMES[method], **look)
+    by_layer.set(ylabel="F1 on held-out functions")
+    by_layer.axhline(decoding["chance"].mean(), color="0.4", ls=":")
+    ranked.set(ylabel="AUC on held-out functions")
+    by_value.set(xlabel="value of the term at the query", ylabel="AUC, last layer")
     for ax in (by_layer, ranked):
         ax.set(xlabel="layer", xlim=(-0.5, len(layers) - 0.5))
         ax.set_xticks(range(len(layers)), [str(layer) for layer in layers])
     for ax in (ranked, by_value):
         ax.axhline(0.5, color="0.4", ls=":")
-    figure.legend(*by_layer.get_legend_handles_labels(), loc="outside upper center", ncols=6, fontsize=9)
+    legend_outside(figure, by_value.get_legend_handles_labels())
+    marks: dict[str, dict[str, Any]] = {
+        "after training": {"marker": "o", "ls": ""}, "before training": {"marker": "o", "mfc": "white", "ls": ""},
+        "mean": {"lw": 8, "alpha": 0.35}, "mean on training functions": {"lw": 2}, "chance": {"ls": ":"},
+    }  # fmt: skip
+    shown = [Line2D([], [], color="0.4", **look) for look in marks.values()]
+    legend_outside(figure, (shown, list(marks)), place="lower center")
     return figure
 
 
@@ -147,7 +168,7 @@ def _by_seed(decoding: pd.DataFrame, method: str) -> pd.DataFrame:
 def fig2d(plane: pd.DataFrame, term: int) -> Figure:
     """Draw the codes in the plane, one column per method, coloured by target (top) and by one term (bottom)."""
     methods = [method for method in METHODS if method in set(plane["variant"])]
-    figure, axes = axes_grid(2, len(methods), 3.0 * len(methods) + 1.0, 6.2)
+    figure, axes = axes_grid(2, len(methods), 3.0 * len(methods) + 1.0, 6.2, across=2)
     for column, method in enumerate(methods):
         part = plane[plane["variant"] == method]
         has_term = part["function"].map(lambda name: str(term) in name.split("+"))
@@ -159,6 +180,7 @@ def fig2d(plane: pd.DataFrame, term: int) -> Figure:
         axes[1, column].set(xlabel="t-SNE 1", xticks=[], yticks=[])
     for ax in axes[:, 0]:
         ax.set_ylabel("t-SNE 2")
-    figure.colorbar(points, ax=list(axes[0]), label="target f(x)", shrink=0.8)
-    figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, markerscale=2)
+    bar = {"location": "top", "shrink": 0.6} if narrow() else {"shrink": 0.8}
+    figure.colorbar(points, ax=list(axes.flat if narrow() else axes[0]), label="target f(x)", **bar)
+    legend_outside(figure, axes[1, 0].get_legend_handles_labels(), place="lower center", markerscale=2)
     return figure

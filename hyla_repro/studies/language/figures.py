@@ -10,7 +10,17 @@ from hyla_repro.results.methods import NAMES
 from hyla_repro.studies.language.analysis import TEXTS
 from hyla_repro.studies.language.codes import LETTERS, similarity
 from hyla_repro.studies.language.runs import METHODS
-from hyla_repro.studies.style import COLORS, MARKERS, axes_grid, styled
+from hyla_repro.studies.style import (
+    COLORS,
+    MARKERS,
+    WIDE,
+    axes_grid,
+    begins_row,
+    ends_column,
+    legend_outside,
+    narrow,
+    styled,
+)
 
 _BITS = (2, 2.25, 2.5, 3, 3.5, 4, 5, 6)
 
@@ -52,11 +62,11 @@ def fig6(curves: pd.DataFrame, runs: pd.DataFrame, line: Mapping[str, float]) ->
             ends.plot(np.full(len(values), place + shift), values, MARKERS[method], ms=3, alpha=0.35,
                       color=COLORS[method])  # fmt: skip
         ends.hlines(line[split], place - 0.4, place + 0.4, color="0.4", ls=":", label=None if place else "5-gram model")
-    ends.set_xticks(range(len(splits)), [TEXTS[split] for split in splits])
+    ends.set_xticks(range(len(splits)), [TEXTS[split].replace(" ", "\n") for split in splits])
     ends.set(ylabel="bits per character, last step", xlim=(-0.6, len(splits) - 0.4))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     more, titles = ends.get_legend_handles_labels()
-    figure.legend(handles + more, labels + titles, loc="outside upper center", ncols=5, fontsize=9)
+    legend_outside(figure, (handles + more, labels + titles))
     return figure
 
 
@@ -69,14 +79,15 @@ def letters(table: pd.DataFrame) -> Figure:
     """
     last = table[table["layer"] == table["layer"].max()]
     methods = [method for method in METHODS if method in set(last["variant"])]
-    figure, axes = axes_grid(2, len(methods), 2.6 * len(methods) + 1.2, 5.6)
+    figure, axes = axes_grid(2, len(methods), WIDE, 5.6, across=2)
     for column, method in enumerate(methods):
         for row, model in enumerate(("trained", "untrained")):
             ax = axes[row, column]
             part = last[(last["variant"] == method) & (last["model"] == model)]
             image = ax.imshow(similarity(part), vmin=-1, vmax=1, cmap="RdBu_r")
-            ax.set_xticks(range(len(LETTERS)), LETTERS if row else [], rotation=90, fontsize=8)
-            ax.set_yticks(range(len(LETTERS)), [] if column else LETTERS, fontsize=8)
-            ax.set_title(f"{NAMES[method]}\n{model}, told {part['told'].mean():.0%}", fontsize=9)
-    figure.colorbar(image, ax=list(axes.flat), label="cosine similarity of mean codes", shrink=0.7)
+            ax.set_xticks(range(len(LETTERS)), LETTERS if ends_column(ax) else [], rotation=90)
+            ax.set_yticks(range(len(LETTERS)), LETTERS if begins_row(ax) else [])
+            ax.set_title(f"{NAMES[method]}\n{model}, told {part['told'].mean():.0%}")
+    bar = {"location": "bottom"} if narrow() else {"shrink": 0.7}
+    figure.colorbar(image, ax=list(axes.flat), label="cosine similarity of mean codes", **bar)
     return figure

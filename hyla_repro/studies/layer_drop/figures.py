@@ -8,11 +8,20 @@ from matplotlib.figure import Figure
 
 from hyla_repro.results.methods import METHODS, NAMES
 from hyla_repro.studies.layer_drop.analysis import KINDS, last_steps, matched, retained, single_losses
-from hyla_repro.studies.style import PALETTE, axes_grid, percent_axis, styled
+from hyla_repro.studies.style import (
+    PALETTE,
+    axes_grid,
+    begins_row,
+    legend_outside,
+    methods_legend,
+    percent_axis,
+    styled,
+)
 
 _TARGETS = {"attn": "attention", "mlp": "MLPs", "block": "blocks", "joint": "attention and MLPs by one scale"}
-_COLORS = dict(zip(_TARGETS, (PALETTE[0], PALETTE[1], PALETTE[7], PALETTE[2]), strict=True))
-_MARKERS = {"attn": "s", "mlp": "^", "block": "o"}
+# No colours of methods, which have panels of their own.
+_COLORS = dict(zip(_TARGETS, (PALETTE[3], PALETTE[9], PALETTE[7], "0.15"), strict=True))
+_MARKERS = {"attn": "v", "mlp": "X", "block": "P", "joint": "."}
 _TITLES = {"sraven": "SRAVEN", "language": "characters"}
 
 
@@ -39,7 +48,7 @@ def drop(curves: pd.DataFrame) -> Figure:
         part = ended[(ended["task"] == task) & (ended["n_layers"] == layers)]
         for ax, method in zip(row, METHODS, strict=True):
             _curves(ax, part[part["variant"] == method])
-            ax.set_title(f"{NAMES[method]}, {_TITLES[task]}, {layers} layers", fontsize=9)
+            ax.set_title(f"{NAMES[method]}\n{_TITLES[task]}, {layers} layers")
             ax.set_xticks(range(layers + 1))
         top = max(ax.get_ylim()[1] for ax in row)
         for ax in row:
@@ -47,8 +56,7 @@ def drop(curves: pd.DataFrame) -> Figure:
         row[0].set_ylabel("accuracy (%)")
     for ax in axes[-1]:
         ax.set_xlabel("modules dropped")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=9)
+    legend_outside(figure, axes[0, 0].get_legend_handles_labels())
     return figure
 
 
@@ -57,7 +65,8 @@ def _curves(ax: Axes, part: pd.DataFrame) -> None:
         own = part[(part["target"] == target) & (part["order"] == "score")]
         for split, line in (("test", "-"), ("heldout", "--")):
             means = 100 * own.groupby("n")[split].mean()
-            ax.plot(means.index, means, line, color=_COLORS[target], lw=1.5, label=label if line == "-" else None)
+            ax.plot(means.index, means, line, color=_COLORS[target], lw=1.5, marker=_MARKERS[target], ms=5,
+                    label=label if line == "-" else None)  # fmt: skip
     drawn = part[(part["target"] == "joint") & part["order"].str.startswith("random")]
     band = 100 * drawn.groupby(["n", "order"])["test"].mean().unstack()
     if len(band):
@@ -89,9 +98,9 @@ def heat(scores: pd.DataFrame) -> Figure:
             part = own[(own["step"] == step) & (own["variant"] == method)]
             table = part.pivot_table("score", index="kind", columns="layer").reindex(list(KINDS))
             image = ax.imshow(np.clip(table.to_numpy(), 1e-4, None), norm=norm, cmap="viridis", aspect="auto")
-            ax.set_yticks(range(len(KINDS)), list(KINDS.values()) if ax is row[0] else [], fontsize=8)
-            ax.set_xticks(range(table.shape[1]), [str(layer + 1) for layer in table.columns], fontsize=8)
-            ax.set_title(f"{NAMES[method]}, step {step}", fontsize=8)
+            ax.set_yticks(range(len(KINDS)), list(KINDS.values()) if begins_row(ax) else [])
+            ax.set_xticks(range(table.shape[1]), [str(layer + 1) for layer in table.columns])
+            ax.set_title(f"{NAMES[method]}, step {step}")
     for ax in axes[-1]:
         ax.set_xlabel("layer")
     figure.colorbar(image, ax=list(axes.flat), label="S", shrink=0.8)
@@ -105,16 +114,16 @@ def single(scores: pd.DataFrame, curves: pd.DataFrame) -> Figure:
         return _nothing_yet()
     table = single_losses(scores, curves)
     table = table[table["task"] == "sraven"]
-    figure, axes = axes_grid(1, len(METHODS), 10.5, 3.4, sharey=True)
+    figure, axes = axes_grid(1, len(METHODS), 10.5, 3.4, sharex=True, sharey=True)
     for ax, method in zip(axes[0], METHODS, strict=True):
-        for kind, marker in _MARKERS.items():
+        for kind in KINDS:
             part = table[(table["variant"] == method) & (table["kind"] == kind)]
-            ax.plot(part["score"].clip(lower=1e-4), part["harm"], marker, ms=4, alpha=0.6, color=_COLORS[kind],
+            ax.plot(part["score"].clip(lower=1e-4), part["harm"], _MARKERS[kind], ms=5, alpha=0.6, color=_COLORS[kind],
                     label=KINDS[kind])  # fmt: skip
         ax.set(xscale="log", xlabel="S", title=NAMES[method])
         ax.axhline(0, color="0.6", lw=0.8)
     axes[0, 0].set_ylabel("rise in loss when dropped (nats)")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    methods_legend(figure, axes)
     return figure
 
 
@@ -135,9 +144,11 @@ def kept(curves: pd.DataFrame) -> Figure:
             part = part[(part["variant"] == method) & (part["order"] == "score")]
             for target in ("attn", "mlp"):
                 means = part[part["target"] == target].groupby("n")["kept"].mean()
-                ax.plot(means.index, means, line, color=_COLORS[target], label=_TARGETS[target])
+                ax.plot(
+                    means.index, means, line, color=_COLORS[target], marker=_MARKERS[target], label=_TARGETS[target]
+                )
         percent_axis(ax, "kept (%)")
         ax.set(xlabel="modules dropped", title=NAMES[method])
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles[:2], labels[:2], loc="outside upper center", ncols=2)
+    legend_outside(figure, (handles[:2], labels[:2]))
     return figure

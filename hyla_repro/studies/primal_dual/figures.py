@@ -9,13 +9,15 @@ from matplotlib.figure import Figure
 from hyla_repro.results.methods import NAMES
 from hyla_repro.studies.primal_dual.analysis import HeadRegression
 from hyla_repro.studies.primal_dual.runs import ROWS, SERIES_METHODS
-from hyla_repro.studies.style import PALETTE, axes_grid, score_rows, styled
+from hyla_repro.studies.style import COLORS, MARKERS, PALETTE, axes_grid, family, methods_legend, score_rows, styled
+
+_MARKS = {"softmax": "s", "softmax_bn": "P"}
 
 
 @styled
 def regression(found: dict[str, HeadRegression]) -> Figure:
     """Draw what the regressions predict against attention with their dual variables."""
-    figure, axes = axes_grid(1, len(found), 2.7 * len(found), 2.9)
+    figure, axes = axes_grid(1, len(found), 2.7 * len(found), 2.9, across=2)
     for ax, (name, head) in zip(axes[0], found.items(), strict=True):
         reach = 1.1 * np.abs(head.attention).max()
         ax.plot([-reach, reach], [-reach, reach], color="0.8", lw=1)
@@ -38,8 +40,13 @@ def series(accuracy: pd.DataFrame) -> Figure:
     for _, seed in accuracy[methods].iterrows():
         ax.plot(places, seed, "o-", ms=3, lw=0.8, color="0.75")
     table = accuracy[methods].agg(["mean", "sem"]).T
-    ax.errorbar(places, table["mean"], table["sem"].fillna(0), fmt="o", ms=7, capsize=4, color=PALETTE[2])
-    ax.set_xticks(places, [NAMES[method] for method in methods], fontsize=8)
+    ax.errorbar(places, table["mean"], table["sem"].fillna(0), fmt="none", capsize=4, color="0.2")
+    for place, method in zip(places, methods, strict=True):
+        color, marker = COLORS[family(method)], MARKERS[family(method)]
+        ax.plot(place, table.loc[method, "mean"], marker, ms=7, color=color)
+    ax.set_xticks(
+        places, [NAMES[method].replace(" attention", "\nattention").replace(" + ", "\n+ ") for method in methods]
+    )
     ax.set(ylabel="accuracy on test series (%)", xlim=(-0.4, len(methods) - 0.6))
     ax.grid(axis="y", color="0.9")
     ax.set_axisbelow(True)
@@ -56,13 +63,13 @@ def heads(table: pd.DataFrame) -> Figure:
     figure, axes = axes_grid(1, 2, 8.4, 3.3)
     labels = {"distance": "distance of outputs", "unit_distance": "distance at length 1"}
     for ax, (column, label) in zip(axes[0], labels.items(), strict=True):
-        for shift, (method, color) in zip((-0.08, 0.08), (("softmax", PALETTE[0]), ("softmax_bn", PALETTE[2])),
+        for shift, (method, color) in zip((-0.08, 0.08), (("softmax", PALETTE[0]), ("softmax_bn", PALETTE[9])),
                                           strict=True):  # fmt: skip
             for model, fill in (("trained", color), ("untrained", "none")):
                 part = table[(table["variant"] == method) & (table["model"] == model)]
                 means = part.groupby("layer")[column].agg(["mean", "sem"]).fillna(0)
-                ax.errorbar(means.index + shift, means["mean"], means["sem"], fmt="o", color=color, mfc=fill, capsize=3,
-                            label=f"{NAMES[method]}, {model}")  # fmt: skip
+                ax.errorbar(means.index + shift, means["mean"], means["sem"], fmt=_MARKS[method], color=color, mfc=fill,
+                            capsize=3, label=f"{NAMES[method]}, {model}")  # fmt: skip
         ax.set(xlabel="layer", ylabel=label)
         ax.set_xticks(sorted(table["layer"].unique()))
         ax.margins(x=0.3)
@@ -70,7 +77,7 @@ def heads(table: pd.DataFrame) -> Figure:
         ax.set_axisbelow(True)
     # Orthogonal vectors of length 1 are this far apart.
     axes[0, 1].axhline(2**0.5, color="0.4", ls=":", lw=1)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    methods_legend(figure, axes)
     return figure
 
 
@@ -83,17 +90,17 @@ def cost(counted: pd.DataFrame, measured: pd.DataFrame) -> Figure:
         measured: rows of benchmarks/scaled_head.py, or none.
     """
     figure, axes = axes_grid(1, 1, 6.0, 3.6)
-    ax = axes[0, 0]
-    for color, (name, ratios) in zip((PALETTE[0], PALETTE[2]), counted.items(), strict=False):
-        ax.plot(ratios.index, ratios, color=color, label=f"windows {name}: products")
+    ax, looks = axes[0, 0], ((PALETTE[5], "o", "-"), (PALETTE[9], "X", "--"))
+    for (color, marker, line), (name, ratios) in zip(looks, counted.items(), strict=False):
+        ax.plot(ratios.index, ratios, line, color=color, label=f"windows {name}: products")
         part = measured[measured["scales"] == name] if len(measured) else measured
         if len(part):
-            ax.plot(part["tokens"], part["ratio"], "o", color=color, label=f"windows {name}: time")
+            ax.plot(part["tokens"], part["ratio"], marker, color=color, label=f"windows {name}: time")
     ax.axhline(1.0, color="0.4", ls=":", lw=1)
     ax.set(xscale="log", xlabel="tokens", ylabel="over softmax attention", ylim=(0, None))
     ax.set_xticks(ticks := list(counted.index), [str(tick) for tick in ticks])
     ax.minorticks_off()
-    ax.legend(fontsize=8)
+    methods_legend(figure, axes)
     return figure
 
 

@@ -5,9 +5,7 @@ from matplotlib.figure import Figure
 
 from hyla_repro.results.methods import NAMES
 from hyla_repro.studies.recall.runs import METHODS
-from hyla_repro.studies.style import COLORS, MARKERS, PALETTE, axes_grid, percent_axis, styled
-
-_COLORS, _MARKERS = {**COLORS, "aaren": PALETTE[3]}, {**MARKERS, "aaren": "v"}
+from hyla_repro.studies.style import COLORS, MARKERS, axes_grid, methods_legend, percent_axis, styled
 
 
 @styled
@@ -30,14 +28,14 @@ def mqar(runs: pd.DataFrame) -> Figure:
             continue
         values = 100 * own["test"]
         means = values.groupby(shift * own["n_pairs"]).agg(["mean", "sem"]).fillna({"sem": 0})
-        ax.errorbar(means.index, means["mean"], means["sem"], color=_COLORS[method], marker=_MARKERS[method],
+        ax.errorbar(means.index, means["mean"], means["sem"], color=COLORS[method], marker=MARKERS[method],
                     label=NAMES[method], capsize=3, lw=1.5)  # fmt: skip
-        ax.plot(shift * own["n_pairs"], values, _MARKERS[method], ms=3, alpha=0.35, color=_COLORS[method])
+        ax.plot(shift * own["n_pairs"], values, MARKERS[method], ms=3, alpha=0.35, color=COLORS[method])
     ax.plot(pairs, [100 / n for n in pairs], ":", color="0.4", label="one of the values shown")
     ax.set_xscale("log", base=2)
     ax.set_xticks(pairs, [str(n) for n in pairs])
     ax.minorticks_off()
     ax.set_xlabel("pairs of a key and a value")
     percent_axis(ax, "accuracy (%)")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper")
+    methods_legend(figure, axes)
     return figure

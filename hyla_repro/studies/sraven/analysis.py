@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from itertools import combinations
 from math import factorial
 
+import numpy as np
 import pandas as pd
 
 from hyla_repro.results.summary import percent_interval
@@ -37,6 +38,18 @@ def ambiguity(task: SRaven, problems: int) -> pd.DataFrame:
             "best possible accuracy": f"{100 * probability.mean().item():.1f} %",
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def best_possible(tasks: Iterable[SRaven], problems: int = 2000) -> float:
+    """Return the accuracy in percent of the ideal solver on held-out problems, as mean over tasks.
+
+    It knows how problems are drawn, and not which combinations of rules are held out.
+
+    Args:
+        problems: of each task.
+    """
+    sets = ((task, evaluation_set(task, ["heldout"], problems).problems["heldout"]) for task in tasks)
+    return 100 * float(np.mean([best_guess(task, batch.inputs)[1].mean().item() for task, batch in sets]))
 
 
 def pairs_shown(sizes: Iterable[int] = (2, 3, 4), seeds: Iterable[int] = (0, 1, 2)) -> pd.DataFrame:

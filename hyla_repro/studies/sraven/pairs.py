@@ -11,7 +11,8 @@ from hyla_repro.results.summary import mean_and_error
 from hyla_repro.studies.sraven.codes import similarity
 from hyla_repro.tasks.sraven.settings import SRAVEN_RULES
 
-_PAIR = ("addition", "difference")
+# The pair that the claim on mean codes is about.
+PAIR = ("addition", "difference")
 
 
 def leads_of_the_pair(means: pd.DataFrame, rules: Sequence[str] = SRAVEN_RULES, in_units: bool = False) -> pd.Series:
@@ -22,13 +23,13 @@ def leads_of_the_pair(means: pd.DataFrame, rules: Sequence[str] = SRAVEN_RULES, 
         rules: those whose pairs are compared.
         in_units: divide by the standard deviation over the other pairs.
     """
-    pairs = [pair for pair in combinations(rules, 2) if pair != _PAIR]
+    pairs = [pair for pair in combinations(rules, 2) if pair != PAIR]
 
     def lead(part: pd.DataFrame) -> float:
         matrix = similarity(part)
         others = [matrix.loc[pair] for pair in pairs]
         spread = np.nanstd(others, ddof=1) if in_units else 1.0
-        return float((matrix.loc[_PAIR] - np.nanmean(others)) / spread) if spread else np.nan
+        return float((matrix.loc[PAIR] - np.nanmean(others)) / spread) if spread else np.nan
 
     last = means[means["layer"] == means["layer"].max()]
     return last.groupby(["model", "variant", "seed"])[list(last.columns)].apply(lead)
@@ -70,7 +71,7 @@ def table_of_ranks(means: pd.DataFrame) -> pd.DataFrame:
     }
     table = pd.DataFrame(cosines).T.rename_axis(["variant", "model", "seed"])
     averaged = table.groupby(level=["variant", "model"]).mean()
-    ours, average = (cosine.rank(axis=1, ascending=False, method="min")[_PAIR] for cosine in (table, averaged))
+    ours, average = (cosine.rank(axis=1, ascending=False, method="min")[PAIR] for cosine in (table, averaged))
     ranks = ours.unstack("seed").rename(columns="seed {}".format).assign(average=average).rename_axis(columns=None)
     order = pd.MultiIndex.from_product([METHODS, ["untrained", "trained"]], names=ranks.index.names)
     return ranks.reindex(order).astype("Int64").rename(index=NAMES)
