@@ -23,7 +23,7 @@ PDF = paths.BOOK / "_build" / "hyla-repro.pdf"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _EXTERNAL = re.compile(r"[a-z]+:|//")
 # What only a screen with a mouse has a use for.
-_ON_SCREEN = "script, .headerlink, .copybtn, .in-dark, .in-narrow"
+_ON_SCREEN = "script, .headerlink, .copybtn, .in-dark, .if-narrow"
 _STYLE = """
 @page { size: A4; margin: 18mm 16mm; @bottom-center { content: counter(page); font: 9pt sans-serif; } }
 html { font-size: 10pt; }
