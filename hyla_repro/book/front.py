@@ -95,7 +95,7 @@ def forest(comparisons: Sequence[Row]) -> Figure:
     groups = [[row for row in comparisons if row.unit == unit] for unit in units]
     heights = [sum(1 + len(_entries(row)) for row in group) for group in groups]
     height = (0.42 if narrow() else 0.25) * sum(heights) + 1.2
-    figure, axes = axes_grid(len(groups), 1, 7.4, height, height_ratios=heights)
+    figure, axes = axes_grid(len(groups), 1, 7.4, height, across=None, height_ratios=heights)
     for ax, unit, group in zip(axes[:, 0], units, groups, strict=True):
         (_narrow_panel if narrow() else _panel)(ax, group)
         ax.axvline(0, color="0.4", lw=1)

@@ -193,7 +193,7 @@ def _methods(table: pd.DataFrame) -> list[str]:
     return [method for method in METHODS if method in set(table["variant"])]
 
 
-def _by_rule(ax: Axes, plane: pd.DataFrame, size: float) -> None:
+def _by_rule(ax: Axes, plane: pd.DataFrame, size: int) -> None:
     for name, label, color, marker in zip(SRAVEN_RULES, _RULE_NAMES, PALETTE, "osD^vPX*", strict=False):
         shown = plane[plane["rule"] == name]
         if len(shown):
