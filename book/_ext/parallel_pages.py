@@ -10,8 +10,9 @@ _MOST = 4
 
 
 def declare(app: Sphinx) -> None:
-    """Say of sphinx_multitoc_numbering, which counts once all pages are read and is not used here, that it is safe."""
-    app.extensions["sphinx_multitoc_numbering"].parallel_read_safe = True
+    """Say of two extensions that jupyter-book loads that they are safe: one numbers what is read, one serves LaTeX."""
+    for name in ("sphinx_multitoc_numbering", "sphinx_jupyterbook_latex"):
+        app.extensions[name].parallel_read_safe = True
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
