@@ -46,31 +46,35 @@ def figures(store: Store) -> pd.DataFrame:
     """
     timed = timed_runs(once(run for preset in PRESETS for run in experiments("all", preset)), store)
     minutes = {(entry.run.id, entry.device): entry.minutes for entry in timed}
+    estimates = {device: minutes_per_run(timed, device) for device in sorted({entry.device for entry in timed})}
     rows = []
-    for figure, preset, device in product(with_runs(), ("laptop", "paper"), sorted({entry.device for entry in timed})):
-        runs, estimate = experiments(figure, preset), minutes_per_run(timed, device)
-        measured = [minutes.get((run.id, device)) for run in runs]
-        total = sum((estimate(run) or 0.0) if known is None else known
-                    for run, known in zip(runs, measured, strict=True))  # fmt: skip
-        release = release_hours(store, runs)
-        rows.append({
-            "figure": f"`{figure}`", "preset": preset, "runs": len(runs),
-            "PFLOP": f"{sum(map(total_flop, runs)) / 1e15:.1f}", "device": device,
-            "hours here, of a core or GPU": f"{'≈ ' if None in measured else ''}{_hours(total / 60)}",
-            "release, hours of two cores": "" if release is None else f"{release:.0f}",
-            "as reported, GPU hours": _reported(runs) if preset == "paper" else "",
-        })  # fmt: skip
+    for figure, preset in product(with_runs(), ("laptop", "paper")):
+        runs = experiments(figure, preset)
+        names, flop, release = [run.id for run in runs], sum(map(total_flop, runs)), release_hours(store, runs)
+        for device, estimate in estimates.items():
+            measured = [minutes.get((name, device)) for name in names]
+            total = sum((estimate(run) or 0.0) if known is None else known
+                        for run, known in zip(runs, measured, strict=True))  # fmt: skip
+            rows.append({
+                "figure": f"`{figure}`", "preset": preset, "runs": len(runs), "PFLOP": f"{flop / 1e15:.1f}",
+                "device": device,
+                "hours here, of a core or GPU": f"{'≈ ' if None in measured else ''}{_hours(total / 60)}",
+                "release, hours of two cores": "" if release is None else f"{release:.0f}",
+                "as reported, GPU hours": _reported(runs) if preset == "paper" else "",
+            })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def spans(store: Store) -> pd.DataFrame:
+def spans(store: Store, table: pd.DataFrame) -> pd.DataFrame:
     """Return, per figure, how long training its runs again takes at each preset, in words, blank where unknown.
 
     Hours are of one core, those of the fastest and of the slowest machine that runs were timed on.
+
+    Args:
+        table: what `figures` returns.
     """
     smoke = store.table("measurements/chapters.csv").set_index("figure")["smoke_s"].dropna()
     rows: dict[str, dict[str, str]] = {figure: {"smoke": f"{seconds:.0f} s"} for figure, seconds in smoke.items()}
-    table = figures(store)
     for (figure, preset), group in table[table["runs"] > 0].groupby(["figure", "preset"], sort=False):
         hours = sorted(group["hours here, of a core or GPU"].str.removeprefix("≈ ").astype(float))
         ends = dict.fromkeys(map(_hours, (hours[0], hours[-1])))
@@ -84,7 +88,7 @@ def rerun_times(store: Store) -> dict[str, str]:
     of_a_core = {"smoke": "", "laptop": " of a core", "paper": " of a core"}
     return {
         figure: ", ".join(f"{time}{of_a_core[preset]} at {preset}" for preset, time in row.items() if time)
-        for figure, row in spans(store).iterrows()
+        for figure, row in spans(store, figures(store)).iterrows()
     }
 
 

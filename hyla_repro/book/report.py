@@ -122,16 +122,17 @@ def luck_section(found: Sequence[Verdict]) -> str:
 
 def cost_sections(store: Store) -> dict[str, str]:
     """Return the tables of the chapter on cost, by the names of the marks between which they stand."""
-    sections = {"cost": _cost_in_short(store), "costs": frame(costs.figures(store))}
+    figures = costs.figures(store)
+    sections = {"cost": _cost_in_short(store, figures), "costs": frame(figures)}
     for name in costs.MEASUREMENTS:
         measured, how = costs.described(store, name)
         sections[name] = how if measured.empty else f"{frame(measured)}\n\n{how}"
     return sections
 
 
-def _cost_in_short(store: Store) -> str:
+def _cost_in_short(store: Store, figures: pd.DataFrame) -> str:
     """Return a row for each figure: what training its runs again takes at each preset."""
-    times, known = costs.spans(store), pages()
+    times, known = costs.spans(store, figures), pages()
     rows = [[f"[{figure}]({page_of(figure).name})" if figure in known else figure, *row]
             for figure, row in zip(times.index, times.to_numpy().tolist(), strict=True)]  # fmt: skip
     return table(["runs of", *times.columns], rows)

@@ -52,7 +52,8 @@ def test_hours_are_those_of_the_runs_and_marked_where_some_are_estimated(store: 
 
 
 def test_the_table_on_top_has_a_row_per_figure_and_the_same_hours(store: Store) -> None:
-    spans, table = costs.spans(store), costs.figures(store)
+    table = costs.figures(store)
+    spans = costs.spans(store, table)
     assert list(spans.columns) == list(PRESETS)
     assert set(spans.index) <= set(with_runs())
     shown = table[(table["figure"] == "`fig2b`") & (table["preset"] == "laptop")]["hours here, of a core or GPU"]
