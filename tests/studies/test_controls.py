@@ -69,10 +69,6 @@ NO_LABELS["aaren-series"] = (
 NO_RUNS = {
     "4-hyla-long": "no run of 48 000 steps is committed; its rule is that of a1-sraven-main",
     "4-hyla-tuned": "not all settings of the optimiser are trained; its rule is that of a1-sraven-main",
-    **dict.fromkeys(
-        ("aaren-query-sraven", "aaren-hyla-sraven", "primal-bn-sraven", "primal-sh-sraven"),
-        "not all of its methods are trained",
-    ),
 }  # fmt: skip
 NO_RUNS |= dict.fromkeys(
     (f"drop-{name}" for name in ("attention", "cosine", "residual", "joint", "stages", "first", "rank", "flip",
@@ -86,7 +82,8 @@ OF_METHODS = {"2c-main", "2c-heldout", "4-hyla-small", "a1-code-twice", "a1-code
               "a1-both-components", "a1-experts", "a1-sraven-main", "a1-sraven-order", "a1-sraven-both-components",
               "a1-sraven-experts", "6-near", "6-between", "6-near-milton", "6-between-milton", "primal-bn-series",
               "primal-sh-series", "primal-bn-sh-series", "aaren-query-fuzzy-logic",
-              "aaren-hyla-fuzzy-logic", "primal-bn-fuzzy-logic", "primal-sh-fuzzy-logic"}  # fmt: skip
+              "aaren-hyla-fuzzy-logic", "primal-bn-fuzzy-logic", "primal-sh-fuzzy-logic",
+              "aaren-query-sraven", "aaren-hyla-sraven", "primal-bn-sraven", "primal-sh-sraven"}  # fmt: skip
 OF_AXES = {"2c-examples", "2c-heldout", "4a-data", "4a-width", "4b-depth", "a4-loss", "a5-heldout", "5c-one-head",
            "5d-features"}  # fmt: skip
 OF_CODES = {"2b-decoding", "2d-clusters", "5a-clusters", "5e-addition", "5f-decoding", "5f-late", "decodability",
