@@ -82,8 +82,7 @@ def test_nothing_is_decided_without_all_runs() -> None:
 def test_the_picture_has_a_line_for_every_method_and_says_when_there_is_nothing() -> None:
     figure = figures.mqar(Rows(expected).table)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels[-4:] == ["softmax attention", "linear attention", "HYLA", "Aaren"]
-    assert "one of the values shown" in labels
+    assert labels == ["softmax attention", "linear attention", "HYLA", "Aaren", "one of the values shown"]
     part = figures.mqar(Rows(expected, drop=30).table)
     empty = figures.mqar(pd.DataFrame())
     assert "no runs yet" in empty.axes[0].texts[0].get_text()

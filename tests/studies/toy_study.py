@@ -77,10 +77,14 @@ def runs(preset: str) -> list[Experiment]:
 def draw(table: "pd.DataFrame") -> "Figure":
     from hyla_repro.studies.style import axes_grid, percent_axis, styled
 
-    figure, axes = styled(axes_grid)(1, 1, 3.0, 3.0)
-    axes[0, 0].bar(table["seed"].astype(str), 100 * table["heldout"])
-    percent_axis(axes[0, 0], "R² (%)")
-    return figure
+    @styled
+    def bars() -> "Figure":
+        figure, axes = axes_grid(1, 1, 3.0, 3.0)
+        axes[0, 0].bar(table["seed"].astype(str), 100 * table["heldout"])
+        percent_axis(axes[0, 0], "R² (%)")
+        return figure
+
+    return bars()
 
 
 def learns(results: "Results") -> Outcome:
