@@ -17,7 +17,7 @@ from hyla_repro.results.store import Store
 from hyla_repro.results.summary import Results, equal_lead, paper_lead
 from hyla_repro.studies import find_chapter
 from hyla_repro.studies.language.analysis import by_seed as language_losses
-from hyla_repro.studies.style import COLORS, axes_grid, narrow, save_figure, styled
+from hyla_repro.studies.style import COLORS, axes_grid, grid_behind, narrow, save_figure, styled
 
 _POINTS = "points on held-out tasks"
 _TASKS = {"fuzzy_logic": "Fuzzy logic", "sraven": "SRAVEN"}
@@ -102,8 +102,7 @@ def forest(comparisons: Sequence[Row]) -> Figure:
         ax.margins(x=0.08)
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
-        ax.grid(axis="x", color="0.9")
-        ax.set_axisbelow(True)
+        grid_behind(ax, "x")
         ax.set_xlabel(f"how far HYLA is ahead, in {unit}")
     return figure
 

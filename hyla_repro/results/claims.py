@@ -26,7 +26,7 @@ TOPICS = {
 # More effects than these are not all printed.
 _SHOWN = 3
 # Scores in percent where a comparison is marked weak: one of them below, or all of them above.
-_FLOOR, _CEILING = 10.0, 95.0
+FLOOR, _CEILING = 10.0, 95.0
 
 
 class Outcome(NamedTuple):
@@ -76,9 +76,9 @@ def missing(ours: str = MISSING) -> Outcome:
 
 def at_an_end(scores: Sequence[float], of: str) -> str:
     """Return why scores in percent tell little: one is near the floor, or all are near the ceiling; else nothing."""
-    if _FLOOR <= min(scores) <= _CEILING:
+    if FLOOR <= min(scores) <= _CEILING:
         return ""
-    end = "floor" if min(scores) < _FLOOR else "ceiling"
+    end = "floor" if min(scores) < FLOOR else "ceiling"
     return f"near the {end}, {of} at " + ", ".join(f"{score:.0f}" for score in scores) + " %"
 
 

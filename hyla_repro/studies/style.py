@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from functools import partial, wraps
 from itertools import product
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, Literal, ParamSpec
 from weakref import WeakKeyDictionary
 
 import matplotlib.pyplot as plt
@@ -187,20 +187,24 @@ def family(method: str) -> str:
     return max((name for name in COLORS if f"{method}_".startswith(f"{name}_")), key=len)
 
 
+def grid_behind(ax: Axes, axis: Literal["x", "y", "both"] = "y") -> None:
+    """Draw pale lines at the ticks of one axis or `both`, behind the data."""
+    ax.grid(axis=axis, color="0.9")
+    ax.set_axisbelow(True)
+
+
 def from_zero(axes: np.ndarray) -> None:
     """Let the vertical axes, all alike, begin at zero and end where their data do."""
     top = max(ax.get_ylim()[1] for ax in axes.flat)
     for ax in axes.flat:
         ax.set_ylim(0, top)
-        ax.grid(axis="y", color="0.9")
-        ax.set_axisbelow(True)
+        grid_behind(ax)
 
 
 def percent_axis(ax: Axes, label: str, low: float = 0.0) -> None:
     """Let the vertical axis show percent, from `low` to a little above 100."""
     ax.set(ylabel=label, ylim=(low, 102))
-    ax.grid(axis="y", color="0.9")
-    ax.set_axisbelow(True)
+    grid_behind(ax)
 
 
 def legend_outside(
@@ -255,8 +259,7 @@ def lines(ax: Axes, runs: pd.DataFrame, axis: str, score: str = "heldout", scale
     # Room to both sides, so that a single value does not blow the shifts between methods up to the axis.
     beside = 0.15 * spread
     ax.set_xlim((0.8 * first, 1.15 * last) if scale == "from_zero" else (first - beside, last + beside))
-    ax.grid(axis="y", color="0.9")
-    ax.set_axisbelow(True)
+    grid_behind(ax)
 
 
 @styled
@@ -279,8 +282,7 @@ def score_rows(tables: Mapping[str, Mapping[str, pd.DataFrame]], methods: Sequen
             ax.errorbar(values.mean(), place + shift, xerr=np.nan_to_num(values.sem()), capsize=3, **look)
         ax.set_yticks(range(len(rows)), [NAMES[method] for method in rows])
         ax.set(xlabel=title, ylim=(-0.5, len(rows) - 0.5))
-        ax.grid(axis="x", color="0.9")
-        ax.set_axisbelow(True)
+        grid_behind(ax, "x")
     marks = [
         Line2D([], [], marker="o", ls="", color="0.4", mfc="0.4" if filled else "none") for _, _, filled, _ in looks
     ]

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from hyla_repro.results.methods import NAMES
 from hyla_repro.studies.aaren.runs import ROWS
-from hyla_repro.studies.style import COLORS, MARKERS, axes_grid, score_rows, styled
+from hyla_repro.studies.style import COLORS, MARKERS, axes_grid, grid_behind, score_rows, styled
 
 _LOOKS = {"Aaren": "aaren", "softmax with a cache": "softmax"}
 
@@ -27,8 +27,7 @@ def streaming(table: pd.DataFrame) -> Figure:
             method = _LOOKS[str(attention)]
             ax.plot(part["tokens"], part[column], marker=MARKERS[method], color=COLORS[method], label=attention)
         ax.set(xscale="log", yscale="log", xlabel="tokens", ylabel=label)
-        ax.grid(color="0.9")
-        ax.set_axisbelow(True)
+        grid_behind(ax, "both")
     axes[0, 0].legend()
     return figure
 

@@ -9,7 +9,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hyla_repro.results.methods import METHODS, NAMES
-from hyla_repro.studies.style import COLORS, MARKERS, WIDE, axes_grid, family, legend_outside, methods_legend, styled
+from hyla_repro.studies.style import (
+    COLORS,
+    MARKERS,
+    WIDE,
+    axes_grid,
+    family,
+    grid_behind,
+    legend_outside,
+    methods_legend,
+    styled,
+)
 
 # The rows of Table A1 by what they change.
 GROUPS = {
@@ -48,8 +58,7 @@ def tablea1(scores: dict[str, pd.DataFrame], published: pd.DataFrame) -> Figure:
         title, score = names[task]
         ax.set(xlabel=score, title=title if len(sides) > 1 else f"{title}, {sides[0]}")
         ax.tick_params(axis="y", length=0)
-        ax.grid(axis="x", color="0.9")
-        ax.set_axisbelow(True)
+        grid_behind(ax, "x")
     marks = [
         Line2D([], [], color="0.4", marker="D", mfc="white", ls=""),
         Line2D([], [], color="0.2", marker="o", ls=""),
@@ -90,7 +99,6 @@ def decodability(probes: pd.DataFrame) -> Figure:
                 ax.annotate(str(seed), place, (6, 4), textcoords="offset points", color="0.3")
         ax.set(xlabel=f"{probe}, decoded from held-out codes", ylabel=score)
         ax.margins(0.1)
-        ax.grid(color="0.9")
-        ax.set_axisbelow(True)
+        grid_behind(ax, "both")
     methods_legend(figure, axes)
     return figure

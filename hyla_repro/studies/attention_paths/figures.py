@@ -20,7 +20,7 @@ from hyla_repro.studies.style import (
     legend_outside,
     narrow,
     styled,
-)
+)  # fmt: skip
 
 _LINES = {"all": "-", "good": ":", "good and denoising": "--"}
 _SHOWN_WIDTHS = (10, 100, 1000)

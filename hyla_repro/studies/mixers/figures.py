@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hyla_repro.studies.style import PALETTE, axes_grid, styled
+from hyla_repro.studies.style import PALETTE, axes_grid, grid_behind, styled
 
 _TITLES = {"fuzzy_logic": ("fuzzy logic", "R² (%)"), "sraven": ("SRAVEN", "accuracy (%)")}
 
@@ -31,6 +31,5 @@ def standing(tables: Mapping[str, pd.DataFrame], guests: Collection[str]) -> Fig
         ax.set_yticks(places, table["model"])
         title, score = _TITLES[task]
         ax.set(title=title, xlabel=score, ylim=(max(len(table), 1) - 0.5, -0.5))
-        ax.grid(axis="x", color="0.9")
-        ax.set_axisbelow(True)
+        grid_behind(ax, "x")
     return figure

@@ -9,7 +9,17 @@ from matplotlib.figure import Figure
 from hyla_repro.results.methods import NAMES
 from hyla_repro.studies.primal_dual.analysis import HeadRegression
 from hyla_repro.studies.primal_dual.runs import ROWS, SERIES_METHODS
-from hyla_repro.studies.style import COLORS, MARKERS, PALETTE, axes_grid, family, methods_legend, score_rows, styled
+from hyla_repro.studies.style import (
+    COLORS,
+    MARKERS,
+    PALETTE,
+    axes_grid,
+    family,
+    grid_behind,
+    methods_legend,
+    score_rows,
+    styled,
+)
 
 _MARKS = {"softmax": "s", "softmax_bn": "P"}
 
@@ -48,8 +58,7 @@ def series(accuracy: pd.DataFrame) -> Figure:
         places, [NAMES[method].replace(" attention", "\nattention").replace(" + ", "\n+ ") for method in methods]
     )
     ax.set(ylabel="accuracy on test series (%)", xlim=(-0.4, len(methods) - 0.6))
-    ax.grid(axis="y", color="0.9")
-    ax.set_axisbelow(True)
+    grid_behind(ax)
     return figure
 
 
@@ -73,8 +82,7 @@ def heads(table: pd.DataFrame) -> Figure:
         ax.set(xlabel="layer", ylabel=label)
         ax.set_xticks(sorted(table["layer"].unique()))
         ax.margins(x=0.3)
-        ax.grid(axis="y", color="0.9")
-        ax.set_axisbelow(True)
+        grid_behind(ax)
     # Orthogonal vectors of length 1 are this far apart.
     axes[0, 1].axhline(2**0.5, color="0.4", ls=":", lw=1)
     methods_legend(figure, axes)

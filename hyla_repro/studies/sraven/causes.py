@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hyla_repro.experiment import Experiment
+from hyla_repro.results.claims import FLOOR
 from hyla_repro.results.effects import Effect, paired
 from hyla_repro.results.methods import NAMES
 from hyla_repro.results.summary import equal_lead
-from hyla_repro.studies.style import COLORS, axes_grid, styled
+from hyla_repro.studies.style import COLORS, axes_grid, grid_behind, styled
 
 AS_IT_IS = "the main comparison"
 # What a condition may change: the cause that it is a test of, and how a value is called.
@@ -30,8 +31,6 @@ _CHANGES: dict[str, tuple[str, Callable[[Any], str]]] = {
 }
 _NORMALISER = "normaliser"
 _CAUSES = (AS_IT_IS, "time", "optimiser", "model", "task", _NORMALISER)
-# Accuracy on training tasks (%) below which there is nothing that could be composed.
-_FLOOR = 10.0
 _UNTRAINED, _UNTOLD, _OPEN = "not trained yet", "too little learned to tell", "open"
 _SOFTMAX, _HYLA = "softmax attention leads", "HYLA leads"
 # Rows of Table A1 that differ by RMSHead alone: without it, and with it.
@@ -61,7 +60,7 @@ class Condition(NamedTuple):
         """What the lead comes to, in words."""
         if not self.lead.n:
             return _UNTRAINED
-        if self.scores["test"].min() < _FLOOR:
+        if self.scores["test"].min() < FLOOR:
             return _UNTOLD
         if self.lead.high < 0:
             return _SOFTMAX
@@ -100,7 +99,7 @@ def _condition(changed: Mapping[str, Any], method: str, runs: pd.DataFrame, curv
     leads = (100 * (heldout[method] - heldout["softmax"])).dropna()
     pair = runs[runs["variant"].isin(("softmax", method)) & runs["seed"].isin(leads.index)]
     scores = 100 * pair.groupby("variant")[["test", "heldout"]].mean()
-    told = len(leads) > 1 and scores["test"].min() >= _FLOOR
+    told = len(leads) > 1 and scores["test"].min() >= FLOOR
     equal = equal_lead(curves[curves["id"].isin(pair["id"])], method, "softmax") if told else None
     return Condition(*_named(changed, method), scores, paired("", leads), equal)
 
@@ -184,8 +183,7 @@ def forest(found: Sequence[Condition], paper: Effect) -> Figure:
     ax.set(xlim=(min(ends) - 3, max(ends) + 3), ylim=(place + 0.7, -0.7),
            xlabel="HYLA minus softmax attention, points on held-out tasks")  # fmt: skip
     ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x", color="0.9")
-    ax.set_axisbelow(True)
+    grid_behind(ax, "x")
     handles, labels = ax.get_legend_handles_labels()
     by_label = dict(zip(labels, handles, strict=True))
     figure.legend(by_label.values(), by_label, loc="outside upper center", ncols=3)
