@@ -1,5 +1,6 @@
 """Effects with intervals over seeds, and the verdict that follows from them."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -49,7 +50,10 @@ def paired(name: str, differences: pd.Series, digits: int = 1) -> Effect:
         return Effect(
             name, float(np.mean(values)) if len(values) else np.nan, np.nan, np.nan, np.nan, len(values), digits
         )
-    test = stats.ttest_1samp(values, 0.0)
+    with warnings.catch_warnings():
+        # Scores that agree in every seed are no fault.
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        test = stats.ttest_1samp(values, 0.0)
     low, high = map(float, test.confidence_interval(LEVEL))
     return Effect(name, float(values.mean()), low, high, float(test.pvalue), len(values), digits)
 

@@ -59,8 +59,8 @@ LIVE = {
     ),
 }
 NO_LABELS = dict.fromkeys(
-    ("a3-test", "a3-unknown", "6-n-gram", "6-n-gram-milton"),
-    "compares every method with a number: there is nothing to shuffle, and untrained models fail it",
+    ("a3-test", "a3-unknown", "6-n-gram", "6-n-gram-milton", "recall-softmax"),
+    "compares methods with a number: there is nothing to shuffle, and untrained models fail it",
 )
 NO_LABELS["aaren-series"] = (
     "asks for no great difference, which labels without meaning do not make; untrained models do"
@@ -74,16 +74,14 @@ NO_RUNS |= dict.fromkeys(
     (f"drop-{name}" for name in ("attention", "cosine", "residual", "joint", "stages", "first", "rank", "flip",
                                  "flip-heldout")), "no model of eight layers is committed",
 )  # fmt: skip
-NO_RUNS |= dict.fromkeys(
-    (f"recall-{name}" for name in ("softmax", "linear", "hyla", "hyla-softmax", "aaren")), "no run of it is committed"
-)
 # By the names of methods, and by the places along an axis.
 OF_METHODS = {"2c-main", "2c-heldout", "4-hyla-small", "a1-code-twice", "a1-code-twice-mean", "a1-softmax-between",
               "a1-both-components", "a1-experts", "a1-sraven-main", "a1-sraven-order", "a1-sraven-both-components",
               "a1-sraven-experts", "6-near", "6-between", "6-near-milton", "6-between-milton", "primal-bn-series",
               "primal-sh-series", "primal-bn-sh-series", "aaren-query-fuzzy-logic",
               "aaren-hyla-fuzzy-logic", "primal-bn-fuzzy-logic", "primal-sh-fuzzy-logic",
-              "aaren-query-sraven", "aaren-hyla-sraven", "primal-bn-sraven", "primal-sh-sraven"}  # fmt: skip
+              "aaren-query-sraven", "aaren-hyla-sraven", "primal-bn-sraven", "primal-sh-sraven",
+              "recall-linear", "recall-hyla", "recall-hyla-softmax", "recall-aaren"}  # fmt: skip
 OF_AXES = {"2c-examples", "2c-heldout", "4a-data", "4a-width", "4b-depth", "a4-loss", "a5-heldout", "5c-one-head",
            "5d-features"}  # fmt: skip
 OF_CODES = {"2b-decoding", "2d-clusters", "5a-clusters", "5e-addition", "5f-decoding", "5f-late", "decodability",
