@@ -28,10 +28,8 @@ _DARK_TEXT, _DARK_GROUND = 0xE0, 0x16
 _ROOT = "<svg xmlns:xlink="
 
 
-def dark(svg: str) -> str | None:
-    """Return the picture for a dark page; None if it has areas whose colours mean something against each other."""
-    if "<image" in svg or "QuadMesh" in svg:
-        return None
+def dark(svg: str) -> str:
+    """Return the picture for a dark page: greys are turned around, colours and areas of colour stay as they are."""
 
     def inverted(match: re.Match[str]) -> str:
         level = round(_DARK_TEXT - (_DARK_TEXT - _DARK_GROUND) * int(match[1], 16) / 0xFF)
@@ -79,11 +77,8 @@ def _replace(picture: nodes.image, name: str) -> None:
 
 def _twin(picture: nodes.image, name: str, classes: list[str]) -> list[nodes.image]:
     curves = paths.DRAWN / f"{name}.svg"
-    twin = dark(curves.read_text())
-    if twin is None:
-        return [_image(picture, curves, [*classes, "on-white"])]
     # The theme's own only-light and only-dark would hide the caption, too; dark-light keeps its filter off.
-    (path := curves.with_name(f"{name}-dark.svg")).write_text(twin)
+    (path := curves.with_name(f"{name}-dark.svg")).write_text(dark(curves.read_text()))
     return [
         _image(picture, curves, [*classes, "in-light", "dark-light"]),
         _image(picture, path, [*classes, "in-dark", "dark-light"]),

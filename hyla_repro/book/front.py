@@ -152,10 +152,10 @@ def _words(effect: Effect) -> str:
 
 
 def _mark(ax: Axes, place: float, effect: Effect, ours: bool) -> None:
-    color, filled = (COLORS["hyla"], effect.n > 1) if ours else ("0.45", False)
+    color = COLORS["hyla"] if ours else "0.45"
     if effect.n > 1:
         ax.plot([effect.low, effect.high], [place, place], color=color, lw=2, solid_capstyle="butt")
-    ax.plot(effect.value, place, "o" if ours else "D", color=color, mfc=color if filled else "white", ms=7)
+    ax.plot(effect.value, place, "o" if ours else "D", color=color, mfc=color if effect.n > 1 else "white", ms=7)
 
 
 class Matrix:

@@ -17,8 +17,8 @@ TOPICS = {
     "code": "The latent code",
     "scaling": "Scaling and difficulty",
     "language": "Language",
-    "neighbours": "Neighbours: attention of other papers",
-    "paths": "Attention paths",
+    "neighbours": "Three neighbouring papers, and recall",
+    "paths": "Attention paths, a fourth paper",
     "levels": "Levels of Table A1: held-out R² of fuzzy logic, accuracy of SRAVEN (%)",
 }
 

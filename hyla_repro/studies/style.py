@@ -24,6 +24,8 @@ _Arguments = ParamSpec("_Arguments")
 PALETTE = sns.color_palette("colorblind")
 COLORS = {"softmax": PALETTE[0], "linear": PALETTE[1], "hyla": PALETTE[2], "linear_rms_head": PALETTE[4],
           "aaren": PALETTE[3]}  # fmt: skip
+# For what stands on an area of colour. A dark page turns greys around, and these are none, so they stay.
+ON_AREA = {"black": "#000100", "grey": "#bfbfbe", "white": "#fffffe"}
 MARKERS = {"softmax": "s", "linear": "^", "hyla": "o", "linear_rms_head": "D", "aaren": "v"}
 # The preset whose pictures are compared with the committed ones in figures/; others are drawn into a sub-folder.
 SHOWN_PRESET = "laptop"

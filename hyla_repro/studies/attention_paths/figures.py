@@ -12,6 +12,7 @@ from hyla_repro.studies.attention_paths.chains import AUTHORS, FOUR, NINE
 from hyla_repro.studies.style import (
     COLORS,
     MARKERS,
+    ON_AREA,
     PALETTE,
     WIDE,
     axes_grid,
@@ -72,7 +73,7 @@ def _order_parameter(ax: Axes, matrix: pd.DataFrame) -> None:
     limit = np.abs(matrix.to_numpy()).max()
     ax.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit)
     for (row, column), value in np.ndenumerate(matrix.to_numpy()):
-        color = "white" if abs(value) > 0.7 * limit else "black"
+        color = ON_AREA["white" if abs(value) > 0.7 * limit else "black"]
         text = "0" if abs(value) < 0.05 else f"{value:.1f}".replace("-", "−")
         ax.text(column, row, text, ha="center", va="center", color=color)
     places = range(len(matrix))

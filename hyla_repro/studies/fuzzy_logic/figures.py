@@ -12,6 +12,7 @@ from hyla_repro.results.methods import METHODS, NAMES
 from hyla_repro.studies.style import (
     COLORS,
     MARKERS,
+    ON_AREA,
     PALETTE,
     axes_grid,
     legend_outside,
@@ -53,7 +54,7 @@ def fig2a(functions: dict[str, np.ndarray], split: np.ndarray) -> Figure:
         image = ax.imshow(values, origin="lower", extent=(0, 1, 0, 1), vmin=0, vmax=1, cmap="viridis")
         ax.set(title=title, xlabel="$x_1$", ylabel="$x_2$")
     figure.colorbar(image, ax=list(axes[0, :-1]), label="f(x)", shrink=0.8)
-    ax, colors = axes[0, -1], ["white", PALETTE[0], PALETTE[1], "0.75"]
+    ax, colors = axes[0, -1], ["none", PALETTE[0], PALETTE[1], ON_AREA["grey"]]
     ax.imshow(split, cmap=plt.matplotlib.colors.ListedColormap(colors), vmin=0, vmax=3, origin="lower")
     for color, label in zip(colors[1:], ("train", "held out", "unknown terms"), strict=True):
         ax.plot([], [], "s", color=color, label=label)

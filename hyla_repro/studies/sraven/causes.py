@@ -135,11 +135,12 @@ def in_short(found: Sequence[Condition]) -> str:
     apart = max((abs(effect.value) for effect in equal), default=0.0)
     clear = sum(effect.low > 0 or effect.high < 0 for effect in equal)
     levels = [int(effect.name.split()[0]) for effect in equal] or [0]
+    hyla = counts[_HYLA] or "none"
     return "\n".join([
-        f"Of {len(found)} conditions, softmax attention leads clearly in {counts[_SOFTMAX]}, HYLA in {counts[_HYLA]}.",
+        f"Of {len(found)} conditions, softmax attention leads clearly in {counts[_SOFTMAX]}, HYLA in {hyla}.",
         f"Open: {counts[_OPEN]}. Too little learned to tell: {counts[_UNTOLD]}. Not trained yet: {counts[_UNTRAINED]}.",
         f"At equal accuracy on training tasks ({min(levels)} to {max(levels)} %) {len(equal)} can be compared:",
-        f"the two are {apart:.1f} points apart on average at most, and clearly so in {clear} of them.",
+        f"the two are {apart:.1f} points apart on average at most, and clearly so in {clear or 'none'} of them.",
     ])  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from hyla_repro.studies.sraven.pairs import PAIR
 from hyla_repro.studies.style import (
     COLORS,
     MARKERS,
+    ON_AREA,
     PALETTE,
     WIDE,
     axes_grid,
@@ -162,7 +163,7 @@ def single_codes(raw: pd.DataFrame) -> Figure:
         counts = part["rule"].value_counts().reindex(SRAVEN_RULES).fillna(0).to_numpy()
         ends = counts.cumsum()
         for end in ends[:-1]:
-            ax.axhline(end - 0.5, color="black", lw=0.6)
+            ax.axhline(end - 0.5, color=ON_AREA["black"], lw=0.6)
         shown = counts > 0
         names = [name for name, present in zip(_RULE_NAMES, shown, strict=True) if present]
         ax.set_yticks((ends - counts / 2)[shown], names if begins_row(ax) else [""] * len(names))
