@@ -19,16 +19,19 @@ if TYPE_CHECKING:
 # What a method's best is chosen of, as in the paper; and what makes the size of a model in tables of runs.
 OPTIMIZER = ("learning_rate", "weight_decay", "warmup_steps")
 _SIZES = ("n_layers", "d_model", "n_heads")
+# What tells runs of one point apart: the seed, and what may be drawn by another one.
+_SEEDS = ("seed", "split_seed")
 
 
 def coordinates(task_name: str) -> list[str]:
-    """Return what tells the points of figures apart, besides the method: columns of `Experiment.row`.
+    """Return what tells the points of figures apart, besides the method and seeds: columns of `Experiment.row`.
 
     Raises: ValueError for an unknown task.
     """
     settings = TASKS.settings(task_name)
     sizes = _SIZES if settings.names_model_size else ()
-    return [*(name for name in settings.__dataclass_fields__ if name != "seed"), *sizes, "attention_dropout", "steps"]
+    of_task = (name for name in settings.__dataclass_fields__ if name not in _SEEDS)
+    return [*of_task, *sizes, "attention_dropout", "steps"]
 
 
 class TrainingRun(BaseModel):
@@ -122,6 +125,8 @@ class Experiment(TrainingRun):
     attention_dropout: float = Field(ge=0, lt=1)
     # Weight of the experts' load-balancing loss, for mixtures of experts alone.
     load_balancing: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    # Draws the first weights instead of `seed`, where one is given.
+    init_seed: int | None = Field(default=None, ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Experiment":
@@ -133,14 +138,14 @@ class Experiment(TrainingRun):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_absent_balancing(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        # Runs without it keep the identity that they had before there was any.
-        return {k: v for k, v in serialize(self).items() if v is not None or k != "load_balancing"}
+    def _without_what_is_absent(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        # Runs without these keep the identity that they had before there were any.
+        return {k: v for k, v in serialize(self).items() if v is not None or k not in ("load_balancing", "init_seed")}
 
     @property
     def shape(self) -> str:
         """What runs must share to be trained as one stack: everything but seed, optimiser settings and split."""
-        fields = self.model_dump(mode="json", exclude={"seed", "learning_rate", "weight_decay"})
+        fields = self.model_dump(mode="json", exclude={"seed", "init_seed", "learning_rate", "weight_decay"})
         varies = self.task_settings.stackable
         fields["task"] = {name: value for name, value in self.task.items() if name not in varies}
         return json.dumps(fields, sort_keys=True)
@@ -157,6 +162,13 @@ class Experiment(TrainingRun):
         """The name of what figures compare: the variant of attention, and whether it has a mixture of experts."""
         return self.model.variant + ("" if self.model.n_experts is None else "_moe")
 
+    @property
+    def label(self) -> str:
+        """A readable name for progress bars and messages."""
+        others = {"split_seed": self.task.get("split_seed"), "init_seed": self.init_seed}
+        seeds = "".join(f" {name}={seed}" for name, seed in ({"seed": self.seed} | others).items() if seed is not None)
+        return f"{self.kind}{seeds} ({self.id})"
+
     def row(self) -> dict[str, Any]:
         """Return the settings that figures group by, flat, for one line of a table."""
         sizes: dict[str, Any] = {}
@@ -167,6 +179,7 @@ class Experiment(TrainingRun):
             "steps": self.steps, "batch_size": self.batch_size, "warmup_steps": self.warmup_steps,
             "learning_rate": self.learning_rate, "weight_decay": self.weight_decay,
             "attention_dropout": self.attention_dropout,
+            **({} if self.init_seed is None else {"init_seed": self.init_seed}),
         }  # fmt: skip
 
     @property

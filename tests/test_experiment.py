@@ -25,6 +25,7 @@ CHANGES: dict[str, Any] = {
     "attention_dropout": 0.2,
     "evaluation_sequences": 24,
     "seed": 1,
+    "init_seed": 4,
 }
 MODEL_CHANGES: dict[str, Any] = {
     "variant": "linear", "n_layers": 3, "d_model": 12, "n_heads": 2, "qk_dim": 9, "v_dim": 9, "d_ff": 14,
@@ -94,6 +95,10 @@ def test_task_gets_the_seed_of_the_run(make_run: Make) -> None:
 def test_label_and_row_name_the_settings(make_run: Make) -> None:
     run = make_run("linear", 11)
     assert run.label == f"linear N=7 held out=0.5 seed=11 ({run.id})"
+    other = changed(run, task=run.task | {"split_seed": 0}, init_seed=3)
+    assert other.label == f"linear N=7 held out=0.5 seed=11 split_seed=0 init_seed=3 ({other.id})"
+    assert (other.row()["split_seed"], other.row()["init_seed"]) == (0, 3)
+    assert other.point == run.point
     row = run.row()
     assert (row["id"], row["variant"], row["seed"], row["n_examples"]) == (run.id, "linear", 11, 7)
     assert all(not isinstance(value, dict) for value in row.values())
@@ -104,7 +109,7 @@ def test_experiment_is_frozen(run: Experiment) -> None:
         run.steps = 3
 
 
-@pytest.mark.parametrize("field", sorted(set(CHANGES) | {"task_name", "model"}))
+@pytest.mark.parametrize("field", sorted(set(CHANGES) - {"init_seed"} | {"task_name", "model"}))
 def test_nothing_that_decides_a_result_has_a_default(run: Experiment, field: str) -> None:
     with pytest.raises(ValidationError, match=f"{field}\n.*Field required"):
         Experiment.model_validate({k: v for k, v in run.model_dump().items() if k != field})

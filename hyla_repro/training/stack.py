@@ -68,7 +68,7 @@ class Stack:
 
     def _build(self, run: Any) -> nn.Module:
         """Return the model of a run with its first weights."""
-        return Transformer(run.model).initialize(run.seed)
+        return Transformer(run.model).initialize(run.seed if run.init_seed is None else run.init_seed)
 
     # --- the step ------------------------------------------------------------------------------------------
 

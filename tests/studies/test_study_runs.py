@@ -7,6 +7,7 @@ import pytest
 from hyla_repro.attention.variants import VARIANTS
 from hyla_repro.experiment import Experiment
 from hyla_repro.studies import PRESETS, experiments, with_runs
+from hyla_repro.studies.ablations import runs as ablations
 from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
 from hyla_repro.studies.sraven import runs as sraven_settings
 from hyla_repro.studies.sraven.runs import sraven
@@ -30,8 +31,10 @@ def test_every_figure_builds_at_every_scale(figure: str, preset: str) -> None:
     seeds = {"smoke": {0}}.get(preset, {0, 1, 2})
     # Language tries learning rates with the first seed, and trains the chosen ones with the others.
     first = [run for run in runs if run.seed in seeds and run.task_name != "language"]
+    # One part of a seed is drawn anew at a time, in runs of their own.
+    first = [run for run in first if run.init_seed is None and "split_seed" not in run.task]
     settings = {run.model_copy(update={"seed": 0}).id for run in first}
-    if figure not in CODES:
+    if figure not in (*CODES, "seeds"):
         assert len(first) == len(settings) * len(seeds), "not every setting has every seed"
     fuzzy = [run for run in runs if run.task_name == "fuzzy_logic"]
     assert {run.steps for run in fuzzy} <= {{"smoke": 60, "laptop": 10_000, "paper": 50_000}[preset]}
@@ -164,6 +167,22 @@ def test_the_grid_of_the_optimiser_changes_rate_and_warmup_alone(preset: str) ->
     assert len(alike) * len(rates) * len(warmups) == len(runs)
     main = {run.id for run in sraven_runs("tablea1", preset)}
     assert {run.id for run in runs if (run.warmup_steps, run.learning_rate) == (usual, 1e-3)} <= main
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_one_part_of_the_seed_is_drawn_anew_at_a_time(preset: str) -> None:
+    def drawn(run: Experiment) -> dict[str, object]:
+        tables = {name: table.tolist() for name, table in run.build_task().tables("train").items()}
+        weights = run.seed if run.init_seed is None else run.init_seed
+        return {"data": tables.pop("seed"), "split": tables, "first weights": weights}
+
+    runs = experiments("seeds", preset)
+    first = {(run.task_name, run.method): drawn(run) for run in runs if ablations.part_of(run) is None}
+    assert len(first) == 4
+    for run in runs:
+        usual = first[run.task_name, run.method]
+        anew = [part for part, value in drawn(run).items() if value != usual[part]]
+        assert anew == [part for part in (ablations.part_of(run),) if part]
 
 
 @pytest.mark.parametrize("preset", PRESETS)

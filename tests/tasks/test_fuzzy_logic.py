@@ -130,6 +130,14 @@ def test_the_split_depends_on_the_seed_alone() -> None:
     assert not set.intersection(*trained)
 
 
+def test_a_split_seed_draws_the_split_and_nothing_else() -> None:
+    task, one, other = FuzzyLogic(seed=3, split_seed=5), FuzzyLogic(seed=3), FuzzyLogic(seed=5)
+    assert rows(task.functions["train"]) == rows(other.functions["train"])
+    drawn, usual = (made.batch("train", 2, 4) for made in (task, one))
+    assert torch.equal(drawn.inputs[..., :-1], usual.inputs[..., :-1])
+    assert not torch.equal(drawn.targets, usual.targets)
+
+
 @pytest.mark.parametrize("split", SPLITS)
 def test_batches_use_the_functions_of_their_split_only(split: str) -> None:
     task = FuzzyLogic(n_examples=3, seed=5)
@@ -335,6 +343,7 @@ def test_split_matrix_needs_two_terms() -> None:
         ({"heldout_fraction": float("nan")}, r"heldout_fraction=nan"),
         ({"heldout_fraction": 0.01}, r"heldout_fraction=0.01 of 66 functions leaves a split empty: use 0.0152 to"),
         ({"seed": -1}, r"seed=-1 is out of range"),
+        ({"split_seed": -1}, r"split_seed=-1 is out of range: use 0 to"),
     ],
 )
 def test_settings_that_cannot_work_are_named(changes: dict, message: str) -> None:

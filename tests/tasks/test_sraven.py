@@ -203,6 +203,14 @@ def test_the_split_depends_on_the_seed_alone() -> None:
     assert len(set.union(*splits)) == 330
 
 
+def test_a_split_seed_draws_the_split_and_nothing_else() -> None:
+    task, one, other = SRaven(seed=3, split_seed=5), SRaven(seed=3), SRaven(seed=5)
+    tables, usual = task.tables("train"), one.tables("train")
+    assert torch.equal(tables.pop("multisets"), other.tables("train")["multisets"])
+    assert not torch.equal(usual.pop("multisets"), other.tables("train")["multisets"])
+    torch.testing.assert_close(tables, usual, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("split", SPLITS)
 def test_batches_use_the_tasks_of_their_split_only(split: str) -> None:
     task = SRaven(seed=5)

@@ -184,6 +184,16 @@ def test_every_run_of_a_stack_sees_the_bits_of_its_own_data(make_run: Make) -> N
                 assert torch.equal(ours[index], theirs)
 
 
+def test_first_weights_may_have_a_seed_of_their_own(make_run: Make) -> None:
+    run, seeded = make_run(seed=1), make_run(seed=6)
+    own = Experiment.model_validate(make_run(seed=1).model_dump() | {"init_seed": 6})
+    stack = Stack([run, seeded, own])
+    assert torch.equal(stack.weights[2], stack.weights[1])
+    assert not torch.equal(stack.weights[2], stack.weights[0])
+    tables = stack.tables("train")["functions"]
+    assert torch.equal(tables[2], tables[0])
+
+
 def test_shape_tells_which_runs_share_a_stack(make_run: Make) -> None:
     runs = stackable(make_run)
     assert len({run.shape for run in runs}) == 1

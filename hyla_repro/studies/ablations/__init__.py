@@ -11,6 +11,7 @@ ABLATIONS = Study(
         Chapter("tablea1", runs.table_a1, answered_by="a1-sraven-main"),
         # Its tables are those of fig2b and fig5f, each computed for the runs of its own task.
         Chapter("decodability", runs.codes, answered_by="decodability"),
+        Chapter("seeds", runs.seed_parts, page=False, section=later("hyla_repro.studies.ablations.controls", "seeds")),
         Chapter("dropout", runs.dropout, page=False, section=later("hyla_repro.studies.ablations.controls", "dropout")),
     ),
     claims=later("hyla_repro.studies.ablations.claims", "claims"),

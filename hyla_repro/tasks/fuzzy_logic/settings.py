@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from math import comb
 
+from hyla_repro.errors import whole_number
+
 
 @dataclass(frozen=True)
 class FuzzyLogicSettings:
@@ -18,6 +20,7 @@ class FuzzyLogicSettings:
         heldout_fraction: part of the known-term combinations never trained on.
         seed: draws the split and every batch.
         unknown_fraction: part of the terms kept out of training altogether.
+        split_seed: draws the split instead of `seed`, where one is given.
 
     Raises:
         ValueError: sizes that leave a split without functions, or fewer than two examples.
@@ -31,6 +34,7 @@ class FuzzyLogicSettings:
     heldout_fraction: float = 0.7
     seed: int = 0
     unknown_fraction: float = 0.25
+    split_seed: int | None = None
 
     version = 1
     n_read = 1
@@ -40,7 +44,7 @@ class FuzzyLogicSettings:
     # Runs of all figures have one size of model, so their names leave it out.
     names_model_size = False
     # What runs of one stack may differ in, besides the seed: it changes what tables hold, not their shape.
-    stackable = ("heldout_fraction",)
+    stackable = ("heldout_fraction", "split_seed")
     evaluation_splits = ("test", "heldout", "unknown_terms")
     selected_by = "heldout"  # as in the paper
     lower_is_better = False
@@ -73,6 +77,12 @@ class FuzzyLogicSettings:
             )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed={self.seed} is out of range: use an integer from 0 to {2**32 - 1}")
+        whole_number("split_seed", self.seed_of_split, 0, "it is one word of the random numbers' key", 2**32 - 1)
+
+    @property
+    def seed_of_split(self) -> int:
+        """What draws the split."""
+        return self.seed if self.split_seed is None else self.split_seed
 
     @property
     def summary(self) -> str:

@@ -70,7 +70,7 @@ class FuzzyLogic(FuzzyLogicSettings):
         """The functions of each pool, as rows of term numbers."""
         known = torch.tensor(list(combinations(range(self.n_known_terms), self.n_terms)))
         unknown = list(combinations(range(self.n_known_terms, len(self.terms)), self.n_terms))
-        order = CounterRNG(self.seed, "fuzzy_logic/split").permutations(0, 1, len(known))[0]
+        order = CounterRNG(self.seed_of_split, "fuzzy_logic/split").permutations(0, 1, len(known))[0]
         n_heldout = int(len(known) * self.heldout_fraction)
         heldout, train = known[order[:n_heldout]], known[order[n_heldout:]]
         return {"train": train, "heldout": heldout, "unknown_terms": torch.tensor(unknown).reshape(-1, self.n_terms)}

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from math import comb
 
+from hyla_repro.errors import whole_number
+
 # The rules of SRAVEN in the order of their numbers.
 SRAVEN_RULES = ("constant", "plus_1", "plus_2", "minus_1", "minus_2", "addition", "difference", "distribute_three")
 
@@ -21,6 +23,7 @@ class SRavenSettings:
         grid_size: panels per row and rows per problem, from 3 to 8.
         heldout_fraction: part of the multisets never trained on.
         seed: draws the split and every batch.
+        split_seed: draws the split instead of `seed`, where one is given.
 
     Raises:
         ValueError: sizes out of range, or a fraction that leaves a split empty.
@@ -33,11 +36,12 @@ class SRavenSettings:
     grid_size: int = 3
     heldout_fraction: float = 0.25
     seed: int = 0
+    split_seed: int | None = None
 
     version = 1
     metric = "accuracy"
     names_model_size = True
-    stackable = ("heldout_fraction",)
+    stackable = ("heldout_fraction", "split_seed")
     evaluation_splits = ("test", "heldout")
     selected_by = "heldout"  # as in the paper
     lower_is_better = False
@@ -55,6 +59,7 @@ class SRavenSettings:
                 raise ValueError(f"{name}={value!r} is not a whole number")
             if not low <= value <= high:
                 raise ValueError(f"{name}={value} is out of range: use {low} to {high}; {why}")
+        whole_number("split_seed", self.seed_of_split, 0, "it is one word of the random numbers' key", 2**32 - 1)
         if not isinstance(self.heldout_fraction, (int, float)) or not 0.0 < self.heldout_fraction < 1.0:
             raise ValueError(
                 f"heldout_fraction={self.heldout_fraction!r} is not between 0 and 1: a split would be empty"
@@ -65,6 +70,11 @@ class SRavenSettings:
                 f"heldout_fraction={self.heldout_fraction} of {total} rule multisets leaves a split empty: "
                 f"use {1 / total:.3g} to {1 - 1 / total:.3g}, or more features"
             )
+
+    @property
+    def seed_of_split(self) -> int:
+        """What draws the split."""
+        return self.seed if self.split_seed is None else self.split_seed
 
     @property
     def short_name(self) -> str:

@@ -85,7 +85,7 @@ class SRaven(SRavenSettings):
     def multisets(self) -> dict[str, Int[Tensor, "task k"]]:
         """The tasks of each pool, as ascending rule numbers."""
         every = torch.tensor(list(combinations_with_replacement(range(len(SRAVEN_RULES)), self.n_features)))
-        order = CounterRNG(self.seed, "sraven/split").permutations(0, 1, len(every))[0]
+        order = CounterRNG(self.seed_of_split, "sraven/split").permutations(0, 1, len(every))[0]
         return {"train": every[order[self.n_heldout :]], "heldout": every[order[: self.n_heldout]]}
 
     def tables(self, split: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
