@@ -13,8 +13,10 @@ from typing import NamedTuple
 import docutils.core
 import docutils.nodes
 import nbformat
+import pandas as pd
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 
 from hyla_repro.studies.style import ON_AREA
 
@@ -276,6 +278,58 @@ def test_dark_pictures_turn_grey_around_and_keep_colours():
 def test_dark_pictures_keep_what_stands_on_areas_of_colour():
     on_areas = "".join(f'<path style="fill: {color}"/>' for color in ON_AREA.values())
     assert on_areas in extension("chapter_figures").dark(SVG.replace("</svg>", f"{on_areas}</svg>"))
+
+
+def test_faint_marks_are_less_faint_on_a_dark_page():
+    faint = '<path style="fill: #029e73; opacity: 0.35"/><path style="opacity: 0"/>'
+    found = extension("chapter_figures").dark(SVG.replace("</svg>", f"{faint}</svg>"))
+    assert "opacity: 0.53" in found
+    assert 'opacity: 0"' in found
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("<p>70 % of 8 000 steps</p>", "<p>70_% of 8_000_steps</p>"),
+        ("<td>30%</td>", "<td>30_%</td>"),
+        ("<p>N = 32, 1.4 ± 0.2 and × 100</p>", "<p>N_=_32, 1.4 ±_0.2 and ×_100</p>"),
+        ("<h1>Does it? ✓</h1>", "<h1>Does it?_✓</h1>"),
+        ("<p>9 of 10 cells</p>", "<p>9 of 10 cells</p>"),
+        ("<pre>70 % of 8 000</pre><code>N = 3</code>", "<pre>70 % of 8 000</pre><code>N = 3</code>"),
+        ('<a title="70 %" href="#">x</a>', '<a title="70 %" href="#">x</a>'),
+    ],
+)
+def test_numbers_stay_with_what_belongs_to_them(written, read):
+    assert extension("for_readers").unbroken(written) == read.replace("_", "\N{NO-BREAK SPACE}")
+
+
+def rows_of(html):
+    return [
+        [cell.get_text() for cell in row.find_all(["th", "td"])] for row in BeautifulSoup(html, "html.parser")("tr")
+    ]
+
+
+def test_tables_name_their_rows_in_one_line_and_in_words():
+    table = pd.DataFrame({"variant": ["hyla", "softmax"] * 2, "n_layers": [2, 2, 4, 4], "test": [1.0, 2.0, 3.0, 4.0]})
+    in_words = extension("for_readers").in_words
+    pivot = table.pivot_table("test", index="n_layers", columns="variant")
+    assert rows_of(in_words(pivot.to_html()))[0] == ["layers", "HYLA", "softmax attention"]
+    assert len(rows_of(in_words(pivot.to_html()))) == 3
+    by_number = table.pivot_table("test", index="variant", columns="n_layers")
+    assert rows_of(in_words(by_number.to_html()))[0] == ["method", "layers 2", "layers 4"]
+    assert rows_of(in_words(table.to_html())) == [
+        ["method", "layers", "training tasks"], ["hyla", "2", "1.0"], ["softmax", "2", "2.0"], ["hyla", "4", "3.0"],
+        ["softmax", "4", "4.0"],
+    ]  # fmt: skip
+
+
+def test_tables_keep_rows_and_columns_that_have_names():
+    in_words = extension("for_readers").in_words
+    named = pd.DataFrame({"a": [1, 2]}, index=["one", "two"])
+    assert rows_of(in_words(named.to_html())) == rows_of(named.to_html())
+    levels = pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_product([["all"], ["x", "y"]], names=["of", "part"]))
+    levels.index = pd.Index(["first"], name="row")
+    assert rows_of(in_words(levels.to_html()))[:2] == [["of", "all"], ["part", "x", "y"]]
 
 
 def test_deviations_link_to_their_anchors_and_names_in_code_to_claims():

@@ -201,7 +201,10 @@ def test_the_front_page_is_legible() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chapter", sorted(paths.BOOK.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_the_pictures_of_every_chapter_are_legible(chapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pictures_of_every_chapter_are_legible(
+    chapter: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HYLA_REPRO_RUNS", str(tmp_path))
     saved: dict[str, Figure] = {}
 
     def save(figure: Figure, name: str, preset: str) -> Path:

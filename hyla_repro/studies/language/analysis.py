@@ -104,11 +104,7 @@ def tiny(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def samples(table: pd.DataFrame) -> Styler:
-    """Return what the models wrote, a column for each method."""
+    """Return what the models wrote, a row for each method, in lines as written."""
     written = {NAMES[method]: part["written"].iloc[0].strip() for method, part in table.groupby("variant", sort=False)}
-    shown = pd.DataFrame([written])
-    return (
-        shown.style.hide(axis="index")
-        .format(escape="html")
-        .set_properties(**{"white-space": "pre-wrap", "vertical-align": "top"})
-    )
+    shown = pd.DataFrame({"what it writes": written})
+    return shown.style.format(escape="html").set_table_attributes('class="dataframe written"')

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import fill
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -13,7 +14,7 @@ from hyla_repro.results.claims import FLOOR
 from hyla_repro.results.effects import Effect, paired
 from hyla_repro.results.methods import NAMES
 from hyla_repro.results.summary import equal_lead
-from hyla_repro.studies.style import COLORS, axes_grid, grid_behind, styled
+from hyla_repro.studies.style import COLORS, axes_grid, grid_behind, legend_outside, narrow, styled
 
 AS_IT_IS = "the main comparison"
 # What a condition may change: the cause that it is a test of, and how a value is called.
@@ -166,8 +167,8 @@ def forest(found: Sequence[Condition], paper: Effect) -> Figure:
         paper: HYLA minus softmax attention in the paper.
     """
     causes = list(dict.fromkeys(condition.cause for condition in found))
-    figure, axes = axes_grid(1, 1, 7.4, 0.27 * (len(found) + len(causes)) + 1.2)
-    ax, place, ticks = axes[0, 0], 0.0, {0.0: "the paper, four features"}
+    figure, axes = axes_grid(1, 1, 7.4, (0.36 if narrow() else 0.27) * (len(found) + len(causes)) + 1.2)
+    ax, place, ticks = axes[0, 0], 0.0, {0.0: "the paper"}
     _mark(ax, 0.0, paper, "D", "0.45", "the paper")
     for cause in causes:
         place += 0.5 if cause == AS_IT_IS else 1.2
@@ -175,20 +176,24 @@ def forest(found: Sequence[Condition], paper: Effect) -> Figure:
             ax.text(-0.02, place, cause, transform=ax.get_yaxis_transform(), weight="bold", ha="right", va="center")
         for condition in (entry for entry in found if entry.cause == cause):
             place += 1
-            ticks[place] = condition.name
+            ticks[place] = _in_lines(condition.name) if narrow() else condition.name
             _row(ax, place, condition)
     told = [paper, *(condition.lead for condition in found if condition.lead.n and condition.says != _UNTOLD)]
     ends = [end for effect in told for end in (effect.value, effect.low, effect.high) if pd.notna(end)]
     ax.axvline(0, color="0.4", lw=1)
     ax.set_yticks(list(ticks), list(ticks.values()))
     ax.set(xlim=(min(ends) - 3, max(ends) + 3), ylim=(place + 0.7, -0.7),
-           xlabel="HYLA minus softmax attention, points on held-out tasks")  # fmt: skip
+           xlabel="HYLA minus softmax attention,\npoints on held-out tasks")  # fmt: skip
     ax.tick_params(axis="y", length=0)
     grid_behind(ax, "x")
     handles, labels = ax.get_legend_handles_labels()
     by_label = dict(zip(labels, handles, strict=True))
-    figure.legend(by_label.values(), by_label, loc="outside upper center", ncols=3)
+    legend_outside(figure, (list(by_label.values()), list(by_label)))
     return figure
+
+
+def _in_lines(name: str) -> str:
+    return "\n".join(fill(part, 22) for part in name.replace(", ", ",\n").splitlines())
 
 
 def _row(ax: Axes, place: float, condition: Condition) -> None:
