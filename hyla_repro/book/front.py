@@ -118,10 +118,15 @@ def _entries(row: Row) -> list[tuple[str, Effect]]:
     return paper + [(_SCALES[preset], effect) for preset, effect in row.ours.items()]
 
 
+# Behind words that lines may run through.
+_GROUND = {"fc": "white", "ec": "none", "pad": 1}
+
+
 def _panel(ax: Axes, group: Sequence[Row]) -> None:
     place, ticks = 0.0, {}
     for row in group:
-        ax.annotate(row.label, (-0.36, place), xycoords=("axes fraction", "data"), va="center", weight="bold")
+        heading = {"xycoords": ("axes fraction", "data"), "va": "center", "weight": "bold", "bbox": _GROUND}
+        ax.annotate(row.label, (-0.36, place), **heading)
         for who, effect in _entries(row):
             place += 1
             ticks[place] = who
@@ -134,12 +139,12 @@ def _panel(ax: Axes, group: Sequence[Row]) -> None:
 
 def _narrow_panel(ax: Axes, group: Sequence[Row]) -> None:
     """Draw as `_panel` does, with names and numbers above each mark instead of beside it."""
-    place, where, ground = 0.0, ("axes fraction", "data"), {"fc": "white", "ec": "none", "pad": 1}
+    place, where = 0.0, ("axes fraction", "data")
     for row in group:
-        ax.annotate(row.label, (0, place), xycoords=where, va="center", weight="bold", bbox=ground)
+        ax.annotate(row.label, (0, place), xycoords=where, va="center", weight="bold", bbox=_GROUND)
         for who, effect in _entries(row):
-            ax.annotate(who, (0, place + 0.9), xycoords=where, va="center", color="0.3", bbox=ground)
-            ax.annotate(_words(effect), (1, place + 0.9), xycoords=where, va="center", ha="right", bbox=ground)
+            ax.annotate(who, (0, place + 0.9), xycoords=where, va="center", color="0.3", bbox=_GROUND)
+            ax.annotate(_words(effect), (1, place + 0.9), xycoords=where, va="center", ha="right", bbox=_GROUND)
             place += 1.7
             _mark(ax, place, effect, ours=who != _PAPER)
         place += 1.3

@@ -37,7 +37,9 @@ class Effect(NamedTuple):
     unit: str = "seeds"
 
     def __str__(self) -> str:
-        value, low, high = (f"{number:.{self.digits}f}" for number in (self.value, self.low, self.high))
+        # Adding zero takes the sign from what is rounded to it.
+        rounded = (round(number, self.digits) + 0.0 for number in (self.value, self.low, self.high))
+        value, low, high = (f"{number:.{self.digits}f}" for number in rounded)
         name = f"{self.name}: " if self.name else ""
         numbers = f"{value} ({low}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high})".replace("-", "−")
         return f"{name}{numbers}"

@@ -56,9 +56,8 @@ def parameters(results: Results) -> Outcome:
 
     counts = parameter_counts()
     same = counts == {"transformer": 3_152_384, "aaren": 3_152_896}
-    return Outcome(
-        " and ".join(f"{count:,}" for count in counts.values()), verdict=REPRODUCED if same else CONTRADICTED
-    )
+    ours = f"{counts['aaren']:,} and {counts['transformer']:,}"
+    return Outcome(ours, verdict=REPRODUCED if same else CONTRADICTED)
 
 
 def memory(results: Results) -> Outcome:

@@ -45,7 +45,8 @@ def paths(points: pd.DataFrame) -> Figure:
     overlaps = analysis.overlaps(points)
     for shift, (name, color) in zip((-0.2, 0.2), (("infinite", "0.6"), ("N=10", PALETTE[2])), strict=True):
         last.bar(overlaps.index + shift, overlaps[name], 0.4, color=color, label=name)
-    last.set(xlabel="eigenvector of the kernel", ylabel="overlap with the labels", xlim=(0.3, 15.7))
+    last.set(xlabel="eigenvector of the kernel", ylabel="overlap with the labels", xlim=(0.3, 15.7),
+             xticks=range(1, 16, 2))  # fmt: skip
     last.legend()
     return figure
 

@@ -157,7 +157,12 @@ def lead_over_place(probes: pd.DataFrame, runs: Iterable[Experiment]) -> pd.Data
                  & (table["layer"] == table["layer"].max())].set_index(["variant", "seed"])  # fmt: skip
     leads = (100 * (last["neighbours"] - last["place"])).unstack()
     effects = {method: str(paired("", leads.loc[method])).strip() for method in leads.index}
-    columns = leads.map("{:.1f}".format).replace("-", "−", regex=True).rename(columns="seed {}".format)
+    columns = (
+        leads.map("{:.1f}".format)
+        .replace("-", "−", regex=True)
+        .rename(columns="seed {}".format)
+        .rename_axis(columns=None)
+    )
     return columns.assign(mean=pd.Series(effects)).reindex(METHODS).rename(index=NAMES).rename_axis(None)
 
 
