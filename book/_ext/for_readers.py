@@ -34,13 +34,17 @@ _WORDS = NAMES | {
 }  # fmt: skip
 
 
+# Numbers of five digits and more are read in groups of three.
+_LONG = re.compile(r"(?<![\w.,/#-])\d{5,}(?![\w/-]|\.\d)")
+
+
 def unbroken(html: str) -> str:
     """Return the page with spaces that no line may break at between numbers and what belongs to them."""
 
     def outside(text: str) -> str:
         for pattern, replacement in _STUCK:
             text = pattern.sub(replacement, text)
-        return text
+        return _LONG.sub(lambda number: f"{int(number[0]):,}".replace(",", "\N{NO-BREAK SPACE}"), text)
 
     return _between_tags(html, outside)
 

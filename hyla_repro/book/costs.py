@@ -106,7 +106,7 @@ def reported_hours(runs: Iterable[Experiment]) -> tuple[float, float] | None:
 
 
 def _hours(number: float) -> str:
-    return f"{number:,.0f}".replace(",", "\N{NO-BREAK SPACE}") if number >= 100 else f"{number:.1f}"
+    return f"{number:.0f}" if number >= 100 else f"{number:.1f}"
 
 
 def steps(table: pd.DataFrame) -> pd.DataFrame:

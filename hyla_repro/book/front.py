@@ -123,15 +123,14 @@ _GROUND = {"fc": "white", "ec": "none", "pad": 1}
 
 
 def _panel(ax: Axes, group: Sequence[Row]) -> None:
-    place, ticks = 0.0, {}
+    place, ticks, where = 0.0, {}, ("axes fraction", "data")
     for row in group:
-        heading = {"xycoords": ("axes fraction", "data"), "va": "center", "weight": "bold", "bbox": _GROUND}
-        ax.annotate(row.label, (-0.36, place), **heading)
+        ax.annotate(row.label, (-0.36, place), xycoords=where, va="center", weight="bold", bbox=_GROUND)
         for who, effect in _entries(row):
             place += 1
             ticks[place] = who
             _mark(ax, place, effect, ours=who != _PAPER)
-            ax.annotate(_words(effect), (1.03, place), xycoords=("axes fraction", "data"), va="center")
+            ax.annotate(_words(effect), (1.03, place), xycoords=where, va="center")
         place += 1.2
     ax.set_yticks(list(ticks), list(ticks.values()))
     ax.set_ylim(place - 0.5, -0.6)

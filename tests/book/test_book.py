@@ -294,6 +294,8 @@ def test_faint_marks_are_less_faint_on_a_dark_page():
         ("<td>30%</td>", "<td>30_%</td>"),
         ("<p>N = 32, 1.4 ± 0.2 and × 100</p>", "<p>N_=_32, 1.4 ±_0.2 and ×_100</p>"),
         ("<h1>Does it? ✓</h1>", "<h1>Does it?_✓</h1>"),
+        ("<td>10000 to 6932616 h, in 2024</td>", "<td>10_000 to 6_932_616_h, in 2024</td>"),
+        ("<p>arXiv 2406.05816, 0.00071</p>", "<p>arXiv 2406.05816, 0.00071</p>"),
         ("<p>9 of 10 cells</p>", "<p>9 of 10 cells</p>"),
         ("<pre>70 % of 8 000</pre><code>N = 3</code>", "<pre>70 % of 8 000</pre><code>N = 3</code>"),
         ('<a title="70 %" href="#">x</a>', '<a title="70 %" href="#">x</a>'),

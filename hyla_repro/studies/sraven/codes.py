@@ -157,13 +157,9 @@ def lead_over_place(probes: pd.DataFrame, runs: Iterable[Experiment]) -> pd.Data
                  & (table["layer"] == table["layer"].max())].set_index(["variant", "seed"])  # fmt: skip
     leads = (100 * (last["neighbours"] - last["place"])).unstack()
     effects = {method: str(paired("", leads.loc[method])).strip() for method in leads.index}
-    columns = (
-        leads.map("{:.1f}".format)
-        .replace("-", "−", regex=True)
-        .rename(columns="seed {}".format)
-        .rename_axis(columns=None)
-    )
-    return columns.assign(mean=pd.Series(effects)).reindex(METHODS).rename(index=NAMES).rename_axis(None)
+    table = leads.map("{:.1f}".format).replace("-", "−", regex=True).rename(columns="seed {}".format)
+    table = table.assign(mean=pd.Series(effects)).reindex(METHODS).rename(index=NAMES)
+    return table.rename_axis(index=None, columns=None)
 
 
 def _with_place(probes: pd.DataFrame, runs: Iterable[Experiment]) -> pd.DataFrame:
