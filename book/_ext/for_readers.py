@@ -13,8 +13,10 @@ from sphinx.application import Sphinx
 
 from hyla_repro.results.methods import NAMES
 
-# What a page has in tags, and where its text is code, is left alone.
-_LEFT_ALONE = re.compile(r"(<(pre|code|script|style|svg|math)\b.*?</\2>|<[^>]*>)", re.DOTALL)
+# What a page has in tags, and where its text is code or a formula, is left alone.
+_LEFT_ALONE = re.compile(
+    r"<(pre|code|dt|script|style|svg)\b.*?</\1>" r"|<(span|div) class=\"math\b.*?</\2>" r"|<[^>]*>", re.DOTALL
+)
 _UNITS = "%|h|min|s|ms|MB|GB|kB|MiB|GiB|px|nats|bits|points?|seeds?|steps|layers?|heads?|features?|runs?|terms?"
 _STUCK = [
     (re.compile(r"(?<=\d)%"), "\N{NO-BREAK SPACE}%"),
@@ -24,6 +26,8 @@ _STUCK = [
     (re.compile(r"\b([A-Z]) = (?=\d)"), "\\1\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"),
     (re.compile(r" (?=[✓✗~○]\s*$)"), "\N{NO-BREAK SPACE}"),
 ]
+# Numbers of five digits and more are read in groups of three.
+_LONG = re.compile(r"(?<![\w.,/#-])\d{5,}(?![\w/-]|\.\d)")
 _TABLE = re.compile(r'<table [^>]*class="dataframe".*?</table>', re.DOTALL)
 _WORDS = NAMES | {
     "auc": "AUC", "d_model": "width", "f1": "F1", "fuzzy_logic": "fuzzy logic", "heldout": "held-out tasks",
@@ -32,10 +36,6 @@ _WORDS = NAMES | {
     "sraven": "SRAVEN", "term_value": "value of the term", "test": "training tasks", "train_auc": "AUC, training",
     "train_f1": "F1, training", "variant": "method",
 }  # fmt: skip
-
-
-# Numbers of five digits and more are read in groups of three.
-_LONG = re.compile(r"(?<![\w.,/#-])\d{5,}(?![\w/-]|\.\d)")
 
 
 def unbroken(html: str) -> str:

@@ -298,6 +298,10 @@ def test_faint_marks_are_less_faint_on_a_dark_page():
         ("<p>arXiv 2406.05816, 0.00071</p>", "<p>arXiv 2406.05816, 0.00071</p>"),
         ("<p>9 of 10 cells</p>", "<p>9 of 10 cells</p>"),
         ("<pre>70 % of 8 000</pre><code>N = 3</code>", "<pre>70 % of 8 000</pre><code>N = 3</code>"),
+        (
+            '<span class="math notranslate">\\(N = 3\\)</span> 1 %',
+            '<span class="math notranslate">\\(N = 3\\)</span> 1_%',
+        ),
         ('<a title="70 %" href="#">x</a>', '<a title="70 %" href="#">x</a>'),
     ],
 )
