@@ -52,7 +52,7 @@ def rows(store: Store | None = None) -> list[Row]:
     losses = language_losses(scales["laptop"], "test")
     if {"softmax", "hyla"} <= set(losses):
         lower = paired("", losses["softmax"] - losses["hyla"], digits=2)
-        found.append(Row("Language, loss on plays", None, {"laptop": lower}, "bits per character"))
+        found.append(Row("Language, loss on Shakespeare's plays", None, {"laptop": lower}, "bits per character"))
     return [row for row in found if row.paper or row.ours]
 
 
@@ -206,6 +206,9 @@ def _cell(entry: Verdict) -> str:
     )
 
 
+_FAILED = "Contradicted here"
+
+
 class Open:
     """What failed, what is undecided, and which rules changed, as lists that fold."""
 
@@ -213,7 +216,7 @@ class Open:
         by_answer = {answer: [entry for entry in found if entry.answer == answer] for answer in MARKS}
         changed = [entry for entry in found if len(locked.get(entry.claim.id, [])) > 1]
         self._lists = {
-            "Contradicted here": [(entry, entry.outcome.evidence or entry.outcome.ours)
+            _FAILED: [(entry, entry.outcome.evidence or entry.outcome.ours)
                                   for entry in by_answer[CONTRADICTED]],
             "Undecided": [(entry, entry.outcome.evidence or entry.outcome.ours) for entry in by_answer[UNDECIDED]],
             "Rules that changed": [(entry, status(locked[entry.claim.id])) for entry in changed],
@@ -226,7 +229,9 @@ class Open:
                 f'<li><a href="{_page(entry)}">{escape(entry.claim.statement)}</a> {escape(words)}</li>'
                 for entry, words in entries
             )
-            parts.append(f"<details><summary>{title}: {len(entries)}</summary><ul>{items}</ul></details>")
+            # What failed is not to be looked for.
+            unfolded = " open" if title == _FAILED else ""
+            parts.append(f"<details{unfolded}><summary>{title}: {len(entries)}</summary><ul>{items}</ul></details>")
         return f'<div class="verdicts-lists">{"".join(parts)}</div>'
 
     def __repr__(self) -> str:
