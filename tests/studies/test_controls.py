@@ -70,10 +70,6 @@ NO_RUNS = {
     "4-hyla-long": "no run of 48 000 steps is committed; its rule is that of a1-sraven-main",
     "4-hyla-tuned": "not all settings of the optimiser are trained; its rule is that of a1-sraven-main",
 }  # fmt: skip
-NO_RUNS |= dict.fromkeys(
-    (f"drop-{name}" for name in ("attention", "cosine", "residual", "joint", "stages", "first", "rank", "flip",
-                                 "flip-heldout")), "no model of eight layers is committed",
-)  # fmt: skip
 # By the names of methods, and by the places along an axis.
 OF_METHODS = {"2c-main", "2c-heldout", "4-hyla-small", "a1-code-twice", "a1-code-twice-mean", "a1-softmax-between",
               "a1-both-components", "a1-experts", "a1-sraven-main", "a1-sraven-order", "a1-sraven-both-components",
@@ -85,7 +81,9 @@ OF_METHODS = {"2c-main", "2c-heldout", "4-hyla-small", "a1-code-twice", "a1-code
 OF_AXES = {"2c-examples", "2c-heldout", "4a-data", "4a-width", "4b-depth", "a4-loss", "a5-heldout", "5c-one-head",
            "5d-features"}  # fmt: skip
 OF_CODES = {"2b-decoding", "2d-clusters", "5a-clusters", "5e-addition", "5f-decoding", "5f-late", "decodability",
-            "primal-heads", "primal-heads-unit", "paths-trained-drop", "paths-trained-code"}  # fmt: skip
+            "primal-heads", "primal-heads-unit", "paths-trained-drop", "paths-trained-code", "drop-attention",
+            "drop-cosine", "drop-residual", "drop-joint", "drop-stages", "drop-first", "drop-rank", "drop-flip",
+            "drop-flip-heldout"}  # fmt: skip
 
 _DRAWS = 20
 # A rule may say so by luck in 2.5 % of draws, and then more than three of twenty do once in six hundred cases; all else
@@ -201,11 +199,21 @@ def untrained_codes(random: np.random.Generator) -> Tables:
     control, sizes = apart[apart["model"] == "untrained"], ["distance", "unit_distance"]
     again = control[sizes] * (1 + 0.01 * random.normal(size=(len(control), 2)))
     made[DISTANCES.table] = pd.concat([control, control.assign(model="trained", **again)])
+    for name, values in ((SCORES.table, ["score", "bare"]), (CURVES.table, ["test", "heldout", "loss"])):
+        made[name] = untrained_layers(name, tables[name], values, random)
     plane = tables[EMBEDDING.table]
     plane = plane[plane["model"] == "untrained"]
     half = random.permutation(len(plane)) < len(plane) // 2
     made[EMBEDDING.table] = plane.assign(model=np.where(half, "trained", "untrained"))
     return made
+
+
+def untrained_layers(name: str, table: pd.DataFrame, values: list[str], random: np.random.Generator) -> pd.DataFrame:
+    """Return scores or curves of untrained models of eight layers, at every step that trained ones have."""
+    control = pd.read_csv(Path(__file__).parent / f"untrained_{name}")
+    control[values] *= 1 + 0.02 * random.normal(size=(len(control), len(values)))
+    steps = table.loc[table["id"].isin(control["id"]), ["id", "step"]].drop_duplicates()
+    return control.drop(columns="step").merge(steps)
 
 
 def test_no_rule_is_passed_by_untrained_models() -> None:
@@ -293,6 +301,15 @@ def heads_shuffled(tables: Tables, random: np.random.Generator) -> Tables:
     return {HEADS.table: permuted(tables[HEADS.table], ["id", "surrogate", "layer"], ["score"], random)}
 
 
+def modules_shuffled(tables: Tables, random: np.random.Generator) -> Tables:
+    """Return scores of modules, and accuracies without as many of them, that belong to other modules."""
+    scores, curves = tables[SCORES.table], tables[CURVES.table]
+    return {
+        SCORES.table: permuted(scores, ["id", "step"], ["score"], random),
+        CURVES.table: permuted(curves, ["id", "step", "n"], ["test", "heldout", "loss"], random),
+    }
+
+
 def layers_shuffled(tables: Tables, random: np.random.Generator) -> Tables:
     probes = tables[RULE_DECODING.table]
     keys = ["id", "stream", "model"]
@@ -326,11 +343,12 @@ def probes_shuffled(tables: Tables, random: np.random.Generator) -> Tables:
         (models_shuffled, {"2b-decoding", "5a-clusters", "5e-addition", "5f-decoding"}),
         (centring_shuffled, {"primal-heads", "primal-heads-unit"}),
         (heads_shuffled, {"paths-trained-drop", "paths-trained-code"}),
+        (modules_shuffled, {name for name in OF_CODES if name.startswith("drop-")}),
         (layers_shuffled, {"5a-clusters", "5f-late"}),
         (rules_shuffled, {"5e-addition"}),
         (probes_shuffled, {"decodability"}),
     ],
-    ids=["trained or not", "centred or not", "heads", "layers", "rules", "probes"],
+    ids=["trained or not", "centred or not", "heads", "modules", "layers", "rules", "probes"],
 )
 def test_labels_of_codes_decide(shuffle: Callable[..., Tables], names: set[str]) -> None:
     _, tables = committed()
