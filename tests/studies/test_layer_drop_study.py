@@ -56,7 +56,8 @@ def tables() -> dict[str, pd.DataFrame]:
 
 def test_scores_have_a_row_for_every_module_and_step(tables: dict[str, pd.DataFrame]) -> None:
     scores = tables["scores"]
-    assert len(scores) == 3 * 2 * 3 * 2
+    assert set(scores["step"]) == {0, 2, 60}
+    assert len(scores) == 3 * 2 * 3 * 3
     assert scores["score"].between(0, 2).all()
     early, late = (scores[scores["step"] == step].drop(columns=["step", "zero", "uniform"]) for step in (2, 60))
     pd.testing.assert_frame_equal(early.reset_index(drop=True), late.reset_index(drop=True))
@@ -179,7 +180,10 @@ def made_up(price: dict[str, dict[str, int]] = PRICE) -> tuple[pd.DataFrame, pd.
                     curves.append(facts | {"target": target, "order": "single", "n": 1, "dropped": f"{target}{layer}",
                                            "chance": 0.0, "test": 0.0, "heldout": 0.0,
                                            "loss": score * noise.lognormal(0, 0.08)})  # fmt: skip
-    return pd.DataFrame(scores), pd.DataFrame(curves)
+    # Before training the first layer leads half as far.
+    last = pd.DataFrame(scores).query("step == 8000")
+    before = last.assign(step=0, score=last["score"].where(last["layer"] > 0, 0.5 * last["score"]))
+    return pd.concat([before, pd.DataFrame(scores)], ignore_index=True), pd.DataFrame(curves)
 
 
 RULES = {

@@ -214,9 +214,12 @@ def mean_by_stage(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def first_layer_lead(scores: pd.DataFrame, kind: str) -> pd.Series:
-    """Return by how much S of the first layer is above the largest of the others, by variant and seed."""
-    table = last_steps(scores)
-    table = table[table["kind"] == kind].pivot_table("score", index=["variant", "seed"], columns="layer")
+    """Return by how much S of the first layer is above the largest of the others, by variant and seed.
+
+    Args:
+        scores: those of one step.
+    """
+    table = scores[scores["kind"] == kind].pivot_table("score", index=["variant", "seed"], columns="layer")
     return table[0] - table.drop(columns=0).max(axis=1)
 
 

@@ -43,7 +43,8 @@ def claims(store: Store | None) -> list[Claim]:
                "curves, no table", "S averaged over all layers but the first: MLP minus attention, at the end and at "
                "every kept step after a quarter of training", attention_changes_less),
         _claim("first", "The first layer changes the stream most.", "curves, no table",
-               "S of the first layer minus the largest of the others, of attention and of MLPs", first_is_largest),
+               "S of the first layer minus the largest of the others, of attention and of MLPs, and each minus the "
+               "same before training", first_is_largest),
         _claim("rank", "What changes the stream little harms little when it is dropped alone.", OURS,
                "rank correlation over layers of S with the rise in loss, of attention and of MLPs", score_tells_harm),
         _claim("flip", "At equal accuracy, softmax attention keeps more without attention than without MLPs, and HYLA "
@@ -110,10 +111,15 @@ def attention_changes_less(scores: pd.DataFrame, curves: pd.DataFrame) -> Outcom
 
 
 def first_is_largest(scores: pd.DataFrame, curves: pd.DataFrame) -> Outcome:
-    """Compare the first layer with the others."""
-    own = _of(scores)
-    leads = {kind: analysis.first_layer_lead(own, kind) for kind in ("attn", "mlp")}
-    return Outcome("", tuple(paired(analysis.KINDS[kind], lead, digits=3) for kind, lead in leads.items()))
+    """Compare the first layer with the others, and its lead with that of models before training."""
+    own, effects = _of(scores), []
+    for kind in ("attn", "mlp"):
+        after, before = (
+            analysis.first_layer_lead(part, kind) for part in (analysis.last_steps(own), own[own["step"] == 0])
+        )
+        effects += [paired(analysis.KINDS[kind], after, digits=3),
+                    paired(f"{analysis.KINDS[kind]}, minus before training", after - before, digits=3)]  # fmt: skip
+    return Outcome("", tuple(effects))
 
 
 def score_tells_harm(scores: pd.DataFrame, curves: pd.DataFrame) -> Outcome:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import safetensors.torch
 import torch
 from einops import rearrange, reduce
 from jaxtyping import Float
@@ -198,13 +199,15 @@ def score_table(
     device: str = "cpu",
     sequences: int | None = None,
 ) -> pd.DataFrame:
-    """Score every attention, MLP and block.
+    """Score every attention, MLP and block; of models that kept their weights along training also before it, at step 0.
 
     Returns: one row per run, step, kind and layer from 0: `score` over all tokens, `read` over those that are read out,
         `bare` without the residual, `magnitude`; for attention also `dimension` and `variation` of its codes, and at
         the last step `zero` and `uniform`, the accuracy on training tasks with that code in the place of its own.
     """
     rows = []
+    weights = [{**_before_training(run), **by_step} if len(by_step) > 1 else by_step
+               for run, by_step in zip(runs, weights, strict=True)]  # fmt: skip
     for subject, step in _subjects(runs, weights, device, sequences):
         model, inputs = subject.model, subject.calibration
         read = torch.arange(inputs[0].shape[1]) >= inputs[0].shape[1] - subject.task.n_read
@@ -222,6 +225,10 @@ def score_table(
                     row |= {how: _with_code(subject, layer, how) for how in REPLACED}
             rows.append({"id": subject.run.id, "step": step, "kind": kind, "layer": layer, **row})
     return pd.DataFrame(rows).round(8)
+
+
+def _before_training(run: Experiment) -> dict[int, bytes]:
+    return {0: safetensors.torch.save(dict(Transformer(run.model).initialize(run.seed).state_dict()))}
 
 
 def _with_code(subject: Subject, layer: int, how: str) -> float:

@@ -148,7 +148,8 @@ def kept(curves: pd.DataFrame) -> Figure:
                     means.index, means, line, color=_COLORS[target], marker=_MARKERS[target], label=_TARGETS[target]
                 )
         percent_axis(ax, "kept (%)")
-        ax.set(xlabel="modules dropped", title=NAMES[method])
+        # Without a module a network may do better than with all of them.
+        ax.set(xlabel="modules dropped", title=NAMES[method], ylim=(0, 110))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     legend_outside(figure, (handles[:2], labels[:2]))
     return figure
