@@ -238,7 +238,7 @@ def test_chapter_has_tables_and_figures(tables: dict[str, pd.DataFrame]) -> None
     assert len(analysis.matched_table(curves)) == 3 * 2
     for figure in (figures.drop(curves), figures.heat(scores), figures.single(scores, curves), figures.kept(curves)):
         assert figure.axes
-    assert len(figures.heat(scores).axes) == 2 * 3 + 1
+    assert len(figures.heat(scores).axes) == 3 * 3 + 1
 
 
 def test_chapter_says_so_without_rows(tmp_path: object) -> None:
