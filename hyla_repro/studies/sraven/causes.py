@@ -168,7 +168,7 @@ def forest(found: Sequence[Condition], paper: Effect) -> Figure:
     """
     causes = list(dict.fromkeys(condition.cause for condition in found))
     figure, axes = axes_grid(1, 1, 7.4, (0.36 if narrow() else 0.27) * (len(found) + len(causes)) + 1.2)
-    ax, place, ticks = axes[0, 0], 0.0, {0.0: "the paper"}
+    ax, place, ticks = axes[0, 0], 0.0, {0.0: _in_lines("the paper, four features")}
     _mark(ax, 0.0, paper, "D", "0.45", "the paper")
     for cause in causes:
         place += 0.5 if cause == AS_IT_IS else 1.2
@@ -176,7 +176,7 @@ def forest(found: Sequence[Condition], paper: Effect) -> Figure:
             ax.text(-0.02, place, cause, transform=ax.get_yaxis_transform(), weight="bold", ha="right", va="center")
         for condition in (entry for entry in found if entry.cause == cause):
             place += 1
-            ticks[place] = _in_lines(condition.name) if narrow() else condition.name
+            ticks[place] = _in_lines(condition.name)
             _row(ax, place, condition)
     told = [paper, *(condition.lead for condition in found if condition.lead.n and condition.says != _UNTOLD)]
     ends = [end for effect in told for end in (effect.value, effect.low, effect.high) if pd.notna(end)]
@@ -193,6 +193,9 @@ def forest(found: Sequence[Condition], paper: Effect) -> Figure:
 
 
 def _in_lines(name: str) -> str:
+    """Return a name as it is drawn: on a phone in short lines."""
+    if not narrow():
+        return name
     return "\n".join(fill(part, 22) for part in name.replace(", ", ",\n").splitlines())
 
 
