@@ -209,7 +209,10 @@ def untrained_codes(random: np.random.Generator) -> Tables:
 
 
 def untrained_layers(name: str, table: pd.DataFrame, values: list[str], random: np.random.Generator) -> pd.DataFrame:
-    """Return scores or curves of untrained models of eight layers, at every step that trained ones have."""
+    """Return scores or curves of untrained models of eight layers, at every step that trained ones have.
+
+    The files hold what `score_table` and `curve_table` make of the first weights of `deep("laptop")`, on 200 sequences.
+    """
     control = pd.read_csv(Path(__file__).parent / f"untrained_{name}")
     control[values] *= 1 + 0.02 * random.normal(size=(len(control), len(values)))
     steps = table.loc[table["id"].isin(control["id"]), ["id", "step"]].drop_duplicates()
