@@ -36,14 +36,20 @@ def characters(preset: str) -> list[Experiment]:
     return [run for run in language.shown(preset) if run.method in METHODS]
 
 
+def deep_characters(preset: str) -> list[Experiment]:
+    """Return the same with more layers, at the rates chosen for fewer; they keep their weights along training."""
+    sizes = language.SIZES[preset]._replace(n_layers=DEPTH[preset])
+    return [language.language(preset, run.method, run.seed, sizes=sizes) for run in characters(preset)]
+
+
 def all_runs(preset: str) -> list[Experiment]:
     """Return everything that the chapter shows."""
-    return once([*flat(preset), *deep(preset), *characters(preset)])
+    return once([*flat(preset), *deep(preset), *characters(preset), *deep_characters(preset)])
 
 
 @lru_cache(maxsize=1)
 def _deep() -> frozenset[str]:
-    return frozenset(run.id for preset in PRESETS for run in deep(preset))
+    return frozenset(run.id for preset in PRESETS for run in (*deep(preset), *deep_characters(preset)))
 
 
 def along(run: Experiment) -> tuple[int, ...]:
