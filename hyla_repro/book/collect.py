@@ -8,15 +8,17 @@ from typing import Any
 import pandas as pd
 
 from hyla_repro.experiment import Experiment
-from hyla_repro.ledger.data_folder import RUNS, model_name, table_name
+from hyla_repro.ledger.data_folder import RUNS, model_name, step_name, table_name
 from hyla_repro.ledger.runs import Ledger
 from hyla_repro.results.analysis import Analysis
 from hyla_repro.results.store import CURVES, Store, curve, row
-from hyla_repro.studies import chapters, experiments, kept
+from hyla_repro.studies import chapters, experiments, kept, kept_steps
 from hyla_repro.studies.study import once
 
 # Larger weights stay in the ledger, and in what `hyla-repro export` packs.
 _LARGEST_MODEL = 2_000_000
+# Weights along training are many files: those of one model of each method are kept.
+_SEED_ALONG = 0
 
 
 def _by_shape(models: Iterable[tuple[Experiment, Any]], device: str) -> list[list[tuple[Experiment, Any]]]:
@@ -81,7 +83,7 @@ def _analyses(
     source |= dict.fromkeys((run.id for run in held), Store(store.folder, committed_only=True))
     files: dict[str, bytes] = {}
     keep = {run.id for preset in presets for run in kept(preset)}
-    files |= _new_weights((run for run in here if run.id in keep), store)
+    files |= _new_weights((run for run in here if run.id in keep), store) | _new_weights_along(here, store)
     for analysis, identities in shown_by(presets).items():
         table = store.table(analysis.table)
         wanted = identities - set(table["id"])
@@ -99,6 +101,17 @@ def _new_weights(runs: Iterable[Experiment], store: Store) -> dict[str, bytes]:
     held = store.manifest()
     models = {model_name(run): store.model(run) for run in runs if model_name(run) not in held}
     return {name: weights for name, weights in models.items() if weights and len(weights) <= _LARGEST_MODEL}
+
+
+def _new_weights_along(runs: Iterable[Experiment], store: Store) -> dict[str, bytes]:
+    """Return the weights along training of runs that keep them, of the first seed, that are not committed yet."""
+    held = store.manifest()
+    files: dict[str, bytes] = {}
+    for run in runs:
+        steps = sorted(kept_steps(run)) if run.seed == _SEED_ALONG else []
+        if any(step_name(run, step) not in held for step in steps):
+            files |= {step_name(run, step): weights for step, weights in store.along(run).items()}
+    return {name: weights for name, weights in files.items() if name not in held and len(weights) <= _LARGEST_MODEL}
 
 
 def shown_by(presets: Iterable[str]) -> dict[Analysis, set[str]]:

@@ -30,6 +30,11 @@ def model_name(run: "Experiment") -> str:
     return f"models/{run.id}.safetensors"
 
 
+def step_name(run: "Experiment", step: int) -> str:
+    """Return the file of the weights that a run had after a step before its last."""
+    return f"models/{run.id}-{step}.safetensors"
+
+
 def require_project(what: str) -> None:
     """Refuse what works on the book and all of its results where there is only an installed package.
 
@@ -81,6 +86,11 @@ class DataFolder:
         """Return how to get a file back; `hyla-repro collect` only adds to files that are whole."""
         in_package = self.folder == paths.SHIPPED and not paths.CHECKOUT
         return "install hyla-repro again" if in_package else f"restore it with `git checkout data/{name}`"
+
+    def steps_of(self, run: "Experiment") -> list[int]:
+        """Return the steps before its last that a run's weights are committed of."""
+        names = (Path(name).stem.partition("-") for name in self.manifest() if name.startswith("models/"))
+        return sorted(int(step) for identity, _, step in names if identity == run.id and step)
 
     def run_ids(self) -> set[str]:
         """Return the identities of the committed runs, of every task."""

@@ -41,7 +41,8 @@ class Effect(NamedTuple):
         rounded = (round(number, self.digits) + 0.0 for number in (self.value, self.low, self.high))
         value, low, high = (f"{number:.{self.digits}f}" for number in rounded)
         name = f"{self.name}: " if self.name else ""
-        numbers = f"{value} ({low}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high})".replace("-", "−")
+        interval = (f"{low} to {high}" if self.n > 1 else "no interval").replace(" ", "\N{NO-BREAK SPACE}")
+        numbers = f"{value} ({interval})".replace("-", "−")
         return f"{name}{numbers}"
 
 

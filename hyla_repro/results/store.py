@@ -9,7 +9,7 @@ import pandas as pd
 
 from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
-from hyla_repro.ledger.data_folder import RUNS, DataFolder, model_name, table_name
+from hyla_repro.ledger.data_folder import RUNS, DataFolder, model_name, step_name, table_name
 from hyla_repro.ledger.runs import ALONG, CURVE, MODEL, Ledger
 from hyla_repro.results.analysis import Analysis, Computed
 from hyla_repro.training.plan import Timed
@@ -76,15 +76,15 @@ class Store(DataFolder):
         return self.read(model_name(run)) if model_name(run) in self.manifest() else None
 
     def weights(self, run: Experiment, analysis: Analysis) -> Any | None:
-        """Return what an analysis is made of for a run, or None where neither data nor ledger has it.
-
-        Weights along training are in the ledger alone.
-        """
+        """Return what an analysis is made of for a run, or None where neither data nor ledger has it."""
         last = self.model(run)
-        if last is None or not analysis.along:
-            return last
-        here = self._in_ledger(run) and ALONG in Ledger().result(run)["files"]
-        return (_by_step(Ledger().read(run, ALONG)) if here else {}) | {run.steps: last}
+        return last if last is None or not analysis.along else self.along(run) | {run.steps: last}
+
+    def along(self, run: Experiment) -> dict[int, bytes]:
+        """Return a run's weights at each step before its last that data or ledger has them of, as safetensors bytes."""
+        if self._in_ledger(run):
+            return _by_step(Ledger().read(run, ALONG)) if ALONG in Ledger().result(run)["files"] else {}
+        return {step: self.read(step_name(run, step)) for step in self.steps_of(run)}
 
     def analysis(self, analysis: Analysis, wanted: Iterable[Experiment]) -> pd.DataFrame:
         """Return the rows of a table that is computed from weights, with variant and seed, making missing ones."""

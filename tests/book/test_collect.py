@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import safetensors.torch
+import torch
 
 from hyla_repro import studies
 from hyla_repro.book import collect as collecting
@@ -13,7 +14,7 @@ from hyla_repro.book.collect import collect
 from hyla_repro.errors import DataError
 from hyla_repro.experiment import Experiment
 from hyla_repro.ledger.data_folder import RUNS
-from hyla_repro.ledger.runs import Ledger
+from hyla_repro.ledger.runs import ALONG, Ledger
 from hyla_repro.results.analysis import Analysis
 from hyla_repro.results.store import CURVES, Store, cost, require
 from hyla_repro.results.summary import summarize
@@ -189,6 +190,32 @@ def test_weights_along_training_reach_the_analysis(
     collect(store)
     assert seen == {first.id: [1, 3, 4], second.id: [4]}
     assert set(store.table("along.csv")["id"]) == set(seen)
+    assert store.steps_of(first) == []
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(2_000_000, [1, 3]), (10, [])])
+def test_weights_along_training_of_the_first_seed_are_committed_where_small(
+    tiny_figures: list[Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, kept: list[int]
+) -> None:
+    both = [run.model_copy(update={"learning_rate": 2e-3}) for run in tiny_figures]
+    train(both, progress=False, keep=lambda run: (1, 3))
+    chapter = Chapter("along", lambda preset: both if preset == "laptop" else [])
+    study = Study("tiny", "Tiny", (chapter,), along=lambda run: (1, 3) if run in both else ())
+    monkeypatch.setattr(studies, "STUDIES", [study])
+    monkeypatch.setattr(collecting, "_LARGEST_MODEL", limit)
+    store = Store(tmp_path / "data")
+    store.write({"paper_values.csv": b"figure\n"})
+    collect(store)
+    first, second = both
+    assert first.seed == 0
+    assert store.steps_of(first) == kept
+    assert store.steps_of(second) == []
+    held, trained = Store(store.folder, committed_only=True), safetensors.torch.load(Ledger().read(first, ALONG))
+    assert list(held.along(first)) == kept
+    for step, content in held.along(first).items():
+        for name, weight in safetensors.torch.load(content).items():
+            assert torch.equal(weight, trained[f"{step}/{name}"])
+    assert collect(store).startswith("nothing new")
 
 
 def test_collected_runs_need_no_ledger_any_more(

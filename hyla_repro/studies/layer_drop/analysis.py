@@ -15,6 +15,12 @@ from hyla_repro.results.summary import mean_and_error
 from hyla_repro.studies.layer_drop.published import PUBLISHED, Drops
 
 KINDS = {"attn": "attention", "mlp": "MLP", "block": "block"}
+TASKS = {"sraven": "SRAVEN", "language": "characters"}
+# What a task's splits hold; text that is held out is of another author.
+SPLITS = {
+    ("sraven", "test"): "training tasks", ("sraven", "heldout"): "held-out tasks",
+    ("language", "test"): "Shakespeare", ("language", "heldout"): "Milton",
+}  # fmt: skip
 
 
 def rows(store: Store, analysis: Analysis, wanted: Sequence[Experiment]) -> pd.DataFrame:
@@ -71,7 +77,7 @@ def halves(curves: pd.DataFrame, order: str = "score") -> pd.DataFrame:
 
 
 def matched(curves: pd.DataFrame) -> pd.DataFrame:
-    """Return, of each seed, the rows of every method at the step at which they are about equally good.
+    """Return, of each task and seed, the rows of every method at the step at which they are about equally good.
 
     The aim is the lowest of the methods' last accuracies on training tasks; of each method that step's weights are
     taken whose accuracy is nearest, the later of equally near ones. What is held out has no part in the choice.
@@ -83,9 +89,9 @@ def matched(curves: pd.DataFrame) -> pd.DataFrame:
     curves = curves[curves.groupby("id")["step"].transform("nunique") > 1]
     whole = curves[(curves["target"] == "attn") & (curves["order"] == "score") & (curves["n"] == 0)]
     last = last_steps(whole)
-    aim = last[last["variant"].isin(METHODS)].groupby("seed")["test"].min().rename("aim")
-    apart = whole.join(aim, on="seed").assign(apart=lambda table: (table["test"] - table["aim"]).abs())
-    nearest = apart.sort_values(["apart", "step"], ascending=[True, False]).drop_duplicates(["variant", "seed"])
+    aim = last[last["variant"].isin(METHODS)].groupby(["task", "seed"])["test"].min().rename("aim")
+    apart = whole.join(aim, on=["task", "seed"]).assign(apart=lambda table: (table["test"] - table["aim"]).abs())
+    nearest = apart.sort_values(["apart", "step"], ascending=[True, False]).drop_duplicates(["task", "variant", "seed"])
     return curves.merge(nearest[["id", "step"]])
 
 
@@ -139,13 +145,10 @@ def summary(curves: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
         ranks = rank_correlations(single_losses(own, part)).rename(columns=KINDS)
         for method, values in columns.join(ranks.add_prefix("rank correlation, ")).groupby(level="variant"):
             digits = {name: 2 if name.startswith("rank") else 1 for name in values}
-            found[f"{_TASKS[task]}, {layers} layers", NAMES[method]] = {
+            found[f"{TASKS[task]}, {layers} layers", NAMES[method]] = {
                 name: mean_and_error(column.mean(), column.sem(), digits[name]) for name, column in values.items()
             }
     return pd.DataFrame(found).T
-
-
-_TASKS = {"sraven": "SRAVEN", "language": "characters"}
 
 
 def code_table(scores: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
@@ -169,16 +172,17 @@ def code_table(scores: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def matched_table(curves: pd.DataFrame) -> pd.DataFrame:
-    """Return what is kept without half of the attentions or MLPs at equal accuracy, by method and split."""
+    """Return what is kept without half of the attentions or MLPs at equal accuracy, by task, split and method."""
     at, found = matched(curves), {}
     if at.empty:
         return pd.DataFrame()
-    for split, name in (("test", "training tasks"), ("heldout", "held-out tasks")):
-        half = halves(retained(at, split))
-        whole = at[at["n"] == 0].groupby(["variant", "seed"])[split].first()
+    for (task, split), name in SPLITS.items():
+        part = at[at["task"] == task]
+        half = halves(retained(part, split))
+        whole = part[part["n"] == 0].groupby(["variant", "seed"])[split].first()
         for method in (method for method in METHODS if method in half.index):
             own = half.loc[method]
-            found[NAMES[method], name] = {
+            found[TASKS[task], name, NAMES[method]] = {
                 "whole accuracy (%)": mean_and_error(100 * whole[method].mean(), 100 * whole[method].sem()),
                 "kept without half of attention (%)": mean_and_error(own["attn"].mean(), own["attn"].sem()),
                 "kept without half of the MLPs (%)": mean_and_error(own["mlp"].mean(), own["mlp"].sem()),

@@ -7,7 +7,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from hyla_repro.results.methods import METHODS, NAMES
-from hyla_repro.studies.layer_drop.analysis import KINDS, last_steps, matched, retained, single_losses
+from hyla_repro.studies.layer_drop.analysis import KINDS, TASKS, last_steps, matched, retained, single_losses
 from hyla_repro.studies.style import (
     PALETTE,
     axes_grid,
@@ -22,7 +22,6 @@ _TARGETS = {"attn": "attention", "mlp": "MLPs", "block": "blocks", "joint": "att
 # No colours of methods, which have panels of their own.
 _COLORS = dict(zip(_TARGETS, (PALETTE[3], PALETTE[9], PALETTE[7], "0.15"), strict=True))
 _MARKERS = {"attn": "v", "mlp": "X", "block": "P", "joint": "."}
-_TITLES = {"sraven": "SRAVEN", "language": "characters"}
 
 
 def _nothing_yet() -> Figure:
@@ -48,7 +47,7 @@ def drop(curves: pd.DataFrame) -> Figure:
         part = ended[(ended["task"] == task) & (ended["n_layers"] == layers)]
         for ax, method in zip(row, METHODS, strict=True):
             _curves(ax, part[part["variant"] == method])
-            ax.set_title(f"{NAMES[method]}\n{_TITLES[task]}, {layers} layers")
+            ax.set_title(f"{NAMES[method]}\n{TASKS[task]}, {layers} layers")
             ax.set_xticks(range(layers + 1))
         top = max(ax.get_ylim()[1] for ax in row)
         for ax in row:
@@ -78,13 +77,14 @@ def _curves(ax: Axes, part: pd.DataFrame) -> None:
 
 
 @styled
-def heat(scores: pd.DataFrame) -> Figure:
-    """Draw S of every module of the deepest SRAVEN models: a column per method, a row per stage of training.
+def heat(scores: pd.DataFrame, task: str = "sraven") -> Figure:
+    """Draw S of every module of a task's deepest models: a column per method, a row per stage of training.
 
     Args:
         scores: rows of `score_table` as `analysis.rows` returns them.
+        task: "sraven", or "language" for models of characters.
     """
-    own = scores[scores["task"] == "sraven"] if len(scores) else scores
+    own = scores[scores["task"] == task] if len(scores) else scores
     if own.empty:
         return _nothing_yet()
     own = own[own["n_layers"] == own["n_layers"].max()]
@@ -129,7 +129,7 @@ def single(scores: pd.DataFrame, curves: pd.DataFrame) -> Figure:
 
 @styled
 def kept(curves: pd.DataFrame) -> Figure:
-    """Draw what is kept at equal accuracy without attention and without MLPs, a panel per method.
+    """Draw what is kept at equal accuracy without attention and without MLPs, a row per task, a column per method.
 
     Args:
         curves: rows of `curve_table` as `analysis.rows` returns them; those of models that kept weights are drawn.
@@ -137,19 +137,22 @@ def kept(curves: pd.DataFrame) -> Figure:
     at = matched(curves)
     if at.empty:
         return _nothing_yet()
-    figure, axes = axes_grid(1, len(METHODS), 10.5, 3.2)
-    for ax, method in zip(axes[0], METHODS, strict=True):
-        for split, line in (("test", "-"), ("heldout", "--")):
-            part = retained(at, split)
-            part = part[(part["variant"] == method) & (part["order"] == "score")]
-            for target in ("attn", "mlp"):
-                means = part[part["target"] == target].groupby("n")["kept"].mean()
-                ax.plot(
-                    means.index, means, line, color=_COLORS[target], marker=_MARKERS[target], label=_TARGETS[target]
-                )
-        percent_axis(ax, "kept (%)")
-        # Without a module a network may do better than with all of them.
-        ax.set(xlabel="modules dropped", title=NAMES[method], ylim=(0, 110))
+    tasks = [task for task in TASKS if task in set(at["task"])]
+    figure, axes = axes_grid(len(tasks), len(METHODS), 10.5, 0.6 + 2.6 * len(tasks))
+    for row, task in zip(axes, tasks, strict=True):
+        for ax, method in zip(row, METHODS, strict=True):
+            own = at[(at["task"] == task) & (at["variant"] == method) & (at["order"] == "score")]
+            for split, line in (("test", "-"), ("heldout", "--")):
+                part = retained(own, split)
+                for target in ("attn", "mlp"):
+                    means = part[part["target"] == target].groupby("n")["kept"].mean()
+                    ax.plot(means.index, means, line, color=_COLORS[target], marker=_MARKERS[target],
+                            label=_TARGETS[target])  # fmt: skip
+            percent_axis(ax, "kept (%)")
+            # Without a module a network may do better than with all of them.
+            ax.set(title=f"{NAMES[method]}\n{TASKS[task]}", ylim=(0, 110))
+    for ax in axes[-1]:
+        ax.set_xlabel("modules dropped")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     legend_outside(figure, (handles[:2], labels[:2]))
     return figure
