@@ -72,7 +72,8 @@ class AarenState(NamedTuple):
 class Aaren(LearnedQueryAttention):
     """Causal softmax attention whose query is a learned token: output t is that query's over the tokens up to t.
 
-        s_k = <W^query q, W^key x_k> / sqrt(d)      o_t = sum_{k<=t} exp(s_k) W^value x_k / sum_{k<=t} exp(s_k)
+        s_k = <W^query q, W^key x_k> / sqrt(d)
+        o_t = sum_{k<=t} exp(s_k) W^value x_k / sum_{k<=t} exp(s_k)
 
     So a layer is a recurrent network, whose state has h (d + 1) numbers. `forward` with the latent code needs memory
     t^2; without (need_weights=False) it scans the sequence, all at once or in blocks; `extend` goes on from a state,
