@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from hyla_repro.experiment import Experiment
+from hyla_repro.files import sha256
 from hyla_repro.ledger.data_folder import RUNS, model_name, step_name, table_name
 from hyla_repro.ledger.runs import Ledger
 from hyla_repro.results.analysis import Analysis
@@ -50,6 +51,9 @@ def collect(store: Store | None = None, presets: Sequence[str] = ("laptop", "pap
     here = [*done, *same]
     held = [run for run in known if run.id in committed and run not in same and model_name(run) in store.manifest()]
     files = _tables(done, presets, store, ledger) | _analyses(here, held, presets, store, device)
+    # An analysis may have no rows for some of its runs.
+    digests = store.manifest()
+    files = {name: content for name, content in files.items() if sha256(content) != digests.get(name)}
     if not files:
         return f"nothing new: {len(committed)} runs are committed"
     store.write(files)
