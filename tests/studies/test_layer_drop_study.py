@@ -274,6 +274,10 @@ def test_characters_are_matched_and_drawn_apart_from_sraven() -> None:
     titles = [ax.get_title() for ax in figures.heat(both[0], "language").axes]
     assert "HYLA, step 1800" in titles
     assert "HYLA, step 2400" not in titles
+    shallow = both[1][both[1]["task"] == "language"].assign(n_layers=4)
+    assert len(figures.drop(pd.concat([both[1], shallow])).axes) == 2 * 3
+    (title, *_) = [ax.get_title() for ax in figures.drop(pd.concat([both[1], shallow]), deepest=False).axes]
+    assert title.endswith("characters, 4 layers")
     table = analysis.matched_table(both[1])
     assert len(table) == 2 * 2 * 3
     # One seed has a difference, and neither error nor interval.

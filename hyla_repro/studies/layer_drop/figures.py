@@ -32,12 +32,15 @@ def _nothing_yet() -> Figure:
 
 
 @styled
-def drop(curves: pd.DataFrame) -> Figure:
+def drop(curves: pd.DataFrame, deepest: bool = True) -> Figure:
     """Draw accuracy against the number of dropped modules, a row per kind of model and a column per method.
 
     Args:
         curves: rows of `curve_table` as `analysis.rows` returns them.
+        deepest: draw each task's deepest models, else its others.
     """
+    if len(curves):
+        curves = curves[(curves["n_layers"] == curves.groupby("task")["n_layers"].transform("max")) == deepest]
     if curves.empty:
         return _nothing_yet()
     ended = last_steps(curves)
