@@ -90,7 +90,8 @@ def bn_queries(
 ) -> tuple[Float[Tensor, "b h q d"], Float[Tensor, "b h q 1"]]:
     """Return queries with which plain attention to the raw keys is Attention-BN, and what is left: a term of the query.
 
-        <(q - beta mu) r, (k - beta mu) r> = <q', k> - <q', beta mu>,   q' = (q - beta mu) r^2
+        <(q - beta mu) r, (k - beta mu) r> = <q', k> - <q', beta mu>
+        q' = (q - beta mu) r^2
 
     Softmax over the keys cancels the second term, so that any kernel for softmax attention will do; others need it,
     times the scale of the scores.
