@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from hyla_repro.experiment import Experiment
+from hyla_repro.ledger.data_folder import step_name
 from hyla_repro.results.store import Store
-from hyla_repro.studies import experiments
+from hyla_repro.studies import experiments, kept_steps
 from hyla_repro.studies.codes import trained
 from hyla_repro.training.stack import CHUNK
 
@@ -43,6 +44,7 @@ def check(run: Experiment) -> None:
 
 def test_every_committed_model_is_one_of_a_committed_run() -> None:
     names = {f"models/{run.id}.safetensors" for run in MODELS}
+    names |= {step_name(run, step) for run in MODELS for step in STORE.steps_of(run) if step in kept_steps(run)}
     assert names == {name for name in STORE.manifest() if name.startswith("models/")}
 
 
