@@ -138,12 +138,16 @@ def summary(curves: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     found: dict[tuple[str, str], dict[str, str]] = {}
     if curves.empty or scores.empty:
         return pd.DataFrame()
-    for (task, layers), part in retained(last_steps(curves)).groupby(["task", "n_layers"]):
+    by_model = dict(iter(retained(last_steps(curves)).groupby(["task", "n_layers"])))
+    for task, layers in sorted(by_model, key=lambda model: (list(TASKS).index(model[0]), -model[1])):
+        part = by_model[task, layers]
         own = scores[(scores["task"] == task) & (scores["n_layers"] == layers)]
-        columns = areas(part).rename(columns=KINDS).add_prefix("kept without ")
+        columns = areas(part).reindex(columns=list(KINDS)).rename(columns=KINDS).add_prefix("kept without ")
         columns["behind the best subset"] = regret(part)
-        ranks = rank_correlations(single_losses(own, part)).rename(columns=KINDS)
-        for method, values in columns.join(ranks.add_prefix("rank correlation, ")).groupby(level="variant"):
+        ranks = rank_correlations(single_losses(own, part)).reindex(columns=list(KINDS)).rename(columns=KINDS)
+        by_method = dict(iter(columns.join(ranks.add_prefix("rank correlation, ")).groupby(level="variant")))
+        for method in (method for method in METHODS if method in by_method):
+            values = by_method[method]
             digits = {name: 2 if name.startswith("rank") else 1 for name in values}
             found[f"{TASKS[task]}, {layers} layers", NAMES[method]] = {
                 name: mean_and_error(column.mean(), column.sem(), digits[name]) for name, column in values.items()
