@@ -23,10 +23,10 @@ from hyla_repro.results.methods import METHODS, NAMES
 _Arguments = ParamSpec("_Arguments")
 PALETTE = sns.color_palette("colorblind")
 COLORS = {"softmax": PALETTE[0], "linear": PALETTE[1], "hyla": PALETTE[2], "linear_rms_head": PALETTE[4],
-          "aaren": PALETTE[3], "hyla_no_relu": PALETTE[5]}  # fmt: skip
+          "aaren": PALETTE[3]}  # fmt: skip
 # For what stands on an area of colour. A dark page turns greys around, and these are none, so they stay.
 ON_AREA = {"black": "#000100", "grey": "#bfbfbe", "white": "#fffffe"}
-MARKERS = {"softmax": "s", "linear": "^", "hyla": "o", "linear_rms_head": "D", "aaren": "v", "hyla_no_relu": "P"}
+MARKERS = {"softmax": "s", "linear": "^", "hyla": "o", "linear_rms_head": "D", "aaren": "v"}
 # The preset whose pictures are compared with the committed ones in figures/; others are drawn into a sub-folder.
 SHOWN_PRESET = "laptop"
 # Inches. Text of 10 points is 11 pixels high or more where a book's page has 670 pixels for a picture, and a phone 340.

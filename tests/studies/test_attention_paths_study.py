@@ -16,10 +16,12 @@ from hyla_repro.experiment import Experiment
 from hyla_repro.models.transformer import Transformer
 from hyla_repro.results.claims import Claim
 from hyla_repro.results.effects import CONTRADICTED, NOT_TESTED, REPRODUCED
+from hyla_repro.results.methods import NAMES
 from hyla_repro.results.store import Store
 from hyla_repro.studies.attention_paths import analysis, bridge, chains, figures
 from hyla_repro.studies.attention_paths.claims import claims
 from hyla_repro.studies.attention_paths.runs import HEADS, POINTS
+from hyla_repro.studies.attention_paths.runs import bridge as bridged
 
 CLAIMS = {claim.id: claim for claim in claims(None)}
 CHAINS = ["narrow", "falls", "correlated", "adversarial", "aligned", "exact", "error", "pruning", "descent"]
@@ -117,6 +119,14 @@ def test_tables_and_pictures(stores: dict[bool, Store], trained: pd.DataFrame) -
     first, second = figures.paths(points), figures.heads(points, trained)
     assert [len(first.axes), len(second.axes)] == [5, 4]
     assert "order parameter, N=10" in [ax.get_title() for ax in first.axes]
+    matplotlib.pyplot.close("all")
+
+
+def test_every_method_whose_heads_are_scored_is_drawn(stores: dict[bool, Store], trained: pd.DataFrame) -> None:
+    methods = dict.fromkeys(run.method for run in bridged("laptop"))
+    of_each = pd.concat([trained[trained["variant"] == "hyla"].assign(variant=method) for method in methods])
+    titles = [ax.get_title() for ax in figures.heads(stores[True].computed(POINTS), of_each).axes]
+    assert {NAMES[method] for method in methods} <= set(titles)
     matplotlib.pyplot.close("all")
 
 

@@ -18,6 +18,7 @@ from hyla_repro.studies.style import (
     axes_grid,
     axes_mosaic,
     begins_row,
+    family,
     legend_outside,
     narrow,
     styled,
@@ -103,8 +104,9 @@ def heads(points: pd.DataFrame, trained: pd.DataFrame) -> Figure:
     first.legend()
     one = trained[trained["surrogate"] == "one layer"]
     for ax, method in zip(others, methods, strict=False):
+        marker, color = MARKERS[family(method)], COLORS[family(method)]
         for layer, part in one[one["variant"] == method].groupby("layer"):
-            ax.plot(part["score"], part["drop"], MARKERS[method], color=COLORS[method], alpha=0.4 * layer)
+            ax.plot(part["score"], part["drop"], marker, color=color, alpha=0.4 * layer)
         ax.set(title=NAMES[method], xlabel="score in the surrogate", ylabel="fall of held-out R²")
         # Linear up to 0.1, where most are.
         ax.set_yscale("symlog", linthresh=0.1)
