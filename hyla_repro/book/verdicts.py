@@ -104,11 +104,12 @@ def _bold(words: str) -> str:
 def table(figure: str, preset: str, store: Store | None = None) -> pd.DataFrame:
     """Return the comparison that a chapter prints below its figure, decided at this preset.
 
-    Raises: ValueError for an unknown preset.
+    Raises: ValueError for an unknown figure or preset.
     """
     choose("preset", preset, PRESETS)
+    homes = {chapter.figure: study for study in STUDIES for chapter in study.chapters}
     results, rows = results_of(preset, store), []
-    for claim in claims(store):
+    for claim in homes[choose("figure", figure, homes)].claims(store):
         if claim.figure == figure:
             found = verdict(claim, results)
             sign = f"{MARKS[found.answer]}\N{NO-BREAK SPACE}"

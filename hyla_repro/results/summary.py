@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from decimal import ROUND_HALF_UP, Decimal
+from functools import cache
 from math import isnan
 from typing import Any
 
@@ -27,12 +28,14 @@ class Results:
     def __init__(
         self, preset: str, experiments: Callable[[str, str], list[Experiment]], store: Store | None = None
     ) -> None:
-        self.preset, self.store, self._experiments = preset, store or Store(), experiments
+        self.preset, self.store = preset, store or Store()
+        # Claims of one figure ask for its runs again and again.
+        self._experiments = cache(lambda figure: experiments(figure, preset))
         self._tables: dict[tuple[str, ...], pd.DataFrame] = {}
 
     def wanted(self, figure: str, task: str) -> list[Experiment]:
         """Return the experiments behind a figure that are on one task, finished or not."""
-        return [run for run in self._experiments(figure, self.preset) if run.task_name == task]
+        return [run for run in self._experiments(figure) if run.task_name == task]
 
     def runs(self, figure: str, task: str) -> pd.DataFrame:
         """Return one row per finished run of a figure's runs on one task."""
@@ -41,7 +44,7 @@ class Results:
     def partly(self, figure: str) -> str:
         """Return in words how many settings of the optimiser were trained of all that a figure asks for, if not all."""
         notes = []
-        for task in dict.fromkeys(run.task_name for run in self._experiments(figure, self.preset)):
+        for task in dict.fromkeys(run.task_name for run in self._experiments(figure)):
             settings = [tuple(getattr(run, name) for name in OPTIMIZER) for run in self.wanted(figure, task)]
             runs = self.runs(figure, task)
             trained = len(runs.groupby(_settings(runs)).size()) if len(runs) else 0

@@ -173,6 +173,8 @@ def save_figure(figure: Figure, name: str, preset: str = SHOWN_PRESET) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
     figure.savefig(path, dpi=200, facecolor="white", metadata={"Software": None})
+    # Laid out once: most of the time of a figure with many axes goes there, and its curves need no other places.
+    figure.set_layout_engine("none")
     _save_curves(figure, path.with_suffix(".svg"))
     if (twin := narrow_twin(figure)) is not None:
         _save_curves(twin, path.with_name(f"{name}-narrow.svg"))

@@ -372,3 +372,5 @@ def test_comparison_table_of_a_figure(tmp_path: Path) -> None:
     assert "HYLA 82.1" in table["here"].iloc[0]
     with pytest.raises(ValueError, match=r"unknown preset 'lap': did you mean 'laptop'\? allowed are smoke, laptop"):
         comparison("fig2c", "lap")
+    with pytest.raises(ValueError, match=r"unknown figure 'fig2'"):
+        comparison("fig2", "laptop")

@@ -50,13 +50,15 @@ class Subject:
     """A trained model, the batches that score its modules, and those that it is evaluated on.
 
     Args:
-        sequences: of each evaluation split; as many calibrate.
+        sequences: of each evaluation split; as many calibrate. As many as the tables take if None, and no more than
+            a fifth of those that the run was evaluated on: a model is evaluated some hundred times.
     """
 
     def __init__(self, run: Experiment, weights: bytes, device: str = "cpu", sequences: int | None = None) -> None:
         self.run, self.task = run, run.build_task()
         self.model: Transformer = load_model(weights, run.model).to(device)
-        self._device, self._sequences = device, sequences or _SEQUENCES[run.task_name]
+        self._device = device
+        self._sequences = sequences or min(_SEQUENCES[run.task_name], run.evaluation_sequences // 5)
         self._known: dict[frozenset[Module], Scored] = {}
 
     def batches(self, split: str, first_step: int = 0) -> list[Any]:

@@ -12,6 +12,7 @@ from hyla_repro.studies.style import (
     PALETTE,
     axes_grid,
     begins_row,
+    ends_column,
     legend_outside,
     methods_legend,
     percent_axis,
@@ -81,7 +82,9 @@ def _curves(ax: Axes, part: pd.DataFrame) -> None:
 
 @styled
 def heat(scores: pd.DataFrame, task: str = "sraven") -> Figure:
-    """Draw S of every module of a task's deepest models: a column per method, a row per stage of training.
+    """Draw S of every module of a task's deepest models: a row per kind of module, a column per method.
+
+    Each panel has a column per layer and a row per stage of training, the first on top.
 
     Args:
         scores: rows of `score_table` as `analysis.rows` returns them.
@@ -91,19 +94,22 @@ def heat(scores: pd.DataFrame, task: str = "sraven") -> Figure:
     if own.empty:
         return _nothing_yet()
     own = own[own["n_layers"] == own["n_layers"].max()]
-    stages = sorted(own["step"].unique())
-    figure, axes = axes_grid(len(stages), len(METHODS), 10.0, 1.0 + 1.15 * len(stages))
+    steps = sorted(own["step"].unique())
+    figure, axes = axes_grid(len(KINDS), len(METHODS), 10.0, len(KINDS) * (0.9 + 0.17 * len(steps)))
     # A module that was dropped by training itself has S = 0, which has no logarithm.
     seen = own["score"].clip(lower=1e-4)
     norm = LogNorm(seen.min(), max(seen.max(), 2e-4))
-    for row, step in zip(axes, stages, strict=True):
+    for (kind, label), row in zip(KINDS.items(), axes, strict=True):
         for ax, method in zip(row, METHODS, strict=True):
-            part = own[(own["step"] == step) & (own["variant"] == method)]
-            table = part.pivot_table("score", index="kind", columns="layer").reindex(list(KINDS))
+            part = own[(own["kind"] == kind) & (own["variant"] == method)]
+            table = part.pivot_table("score", index="step", columns="layer").reindex(steps)
             image = ax.imshow(np.clip(table.to_numpy(), 1e-4, None), norm=norm, cmap="viridis", aspect="auto")
-            ax.set_yticks(range(len(KINDS)), list(KINDS.values()) if begins_row(ax) else [])
-            ax.set_xticks(range(table.shape[1]), [str(layer + 1) for layer in table.columns])
-            ax.set_title(f"{NAMES[method]}, step {step}")
+            ax.set(xticks=[], yticks=[], title=NAMES[method])
+            if begins_row(ax):
+                ax.set_yticks(range(len(steps)), [str(step) for step in steps])
+            if ends_column(ax):
+                ax.set_xticks(range(table.shape[1]), [str(layer + 1) for layer in table.columns])
+        row[0].set_ylabel(f"{label}: step")
     for ax in axes[-1]:
         ax.set_xlabel("layer")
     figure.colorbar(image, ax=list(axes.flat), label="S", shrink=0.8)

@@ -12,8 +12,7 @@ from hyla_repro.studies.study import PRESETS, once
 
 # Layers of the models that are trained for this study, where other studies have fewer.
 DEPTH = {"smoke": 3, "laptop": 8, "paper": 8}
-# Parts of training after which deep models keep their weights. The first three are the chapter's stages; models of
-# equal score are found among all.
+# Parts of training after which deep models keep their weights. Models of equal score are found among them.
 KEPT = (0.025, 0.1, 0.3, 0.5, 0.75)
 
 SCORES = Analysis("drop_scores.csv", later("hyla_repro.studies.layer_drop.codes", "score_table"), along=True)
