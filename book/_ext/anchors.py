@@ -27,12 +27,14 @@ def add_targets(app: Sphinx, doctree: nodes.document) -> None:
     if app.env.docname == _REPORT:
         known = {claim.id for claim in claims()}
         for row in doctree.findall(nodes.row):
-            name = row[0].astext()
-            # Rules stand in a second table, whose rows have no link.
-            if name in known and any(isinstance(node, nodes.reference | pending_xref) for node in row[0].findall()):
+            if (name := row[0].astext()) not in known:
+                continue
+            # Rules stand in a second table, whose rows have no link to a chapter.
+            compared = any(isinstance(node, nodes.reference | pending_xref) for node in row[0].findall())
+            if compared:
                 row["ids"].append(f"claim-{name}")
-                table = row.parent.parent.parent
-                table["classes"] = [*table["classes"], *({"comparison"} - set(table["classes"]))]
+            table = row.parent.parent.parent
+            table["classes"] = [*table["classes"], *({"comparison" if compared else "rules"} - set(table["classes"]))]
 
 
 def link(app: Sphinx, doctree: nodes.document) -> None:

@@ -17,12 +17,17 @@ from hyla_repro.results.methods import NAMES
 _LEFT_ALONE = re.compile(
     r"<(pre|code|dt|script|style|svg)\b.*?</\1>" r"|<(span|div) class=\"math\b.*?</\2>" r"|<[^>]*>", re.DOTALL
 )
-_UNITS = "%|h|min|s|ms|MB|GB|kB|MiB|GiB|px|nats|bits|points?|seeds?|steps|layers?|heads?|features?|runs?|terms?"
+_UNITS = (
+    "%|h|min|s|ms|MB|GB|kB|MiB|GiB|px|nats|bits|points?|seeds?|steps|layers?|heads?|features?|runs?|terms?|draws?|"
+    "pairs?|tokens?|rows?|problems|clear"
+)
 _STUCK = [
     (re.compile(r"(?<=\d)%"), "\N{NO-BREAK SPACE}%"),
     (re.compile(rf"(?<=\d) (?=(?:{_UNITS})\b|%)"), "\N{NO-BREAK SPACE}"),
     (re.compile(r"(?<=\d) (?=\d{3}\b)"), "\N{NO-BREAK SPACE}"),
-    (re.compile(r"(?<=[×±]) (?=\d)"), "\N{NO-BREAK SPACE}"),
+    (re.compile(r"(?<=[×±]) (?=\d)|(?<=&lt;) (?=\d)"), "\N{NO-BREAK SPACE}"),
+    # Powers of ten and dates.
+    (re.compile(r"(?<=\de)-(?=\d)|(?<=\b\d{4})-(?=\d\d-\d\d\b)|(?<=\b\d{4}-\d\d)-(?=\d\d\b)"), "\N{NON-BREAKING HYPHEN}"),
     (re.compile(r"\b([A-Z]) = (?=\d)"), "\\1\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"),
     (re.compile(r" (?=[✓✗~○]\s*$)"), "\N{NO-BREAK SPACE}"),
 ]

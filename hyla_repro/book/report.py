@@ -29,11 +29,14 @@ def _runs_section(store: Store) -> str:
         counts = []
         for preset in ("laptop", "paper"):
             wanted = {run.id for run in experiments(figure, preset)}
-            counts.append(f"{len(wanted & committed)} of {len(wanted)}")
+            counts.append(f"{len(wanted & committed)} of {len(wanted)}" if wanted else "–")
         lines.append([f"`{figure}`", *counts])
-    parts = [table(["runs of", "laptop", "paper"], lines)]
+    parts = [
+        "How many of the runs are committed, by the name that `hyla-repro run` takes:",
+        table(["runs of", "laptop", "paper"], lines),
+    ]
     if len(runs):
-        parts.append(frame(cost(runs)))
+        parts += ["On what they were trained:", frame(cost(runs).rename(columns=lambda name: name.replace("_", " ")))]
     return "\n\n".join(parts)
 
 
@@ -65,6 +68,11 @@ def page(store: Store, found: Sequence[Verdict]) -> str:
         "At `laptop`, fuzzy logic has a fifth of the paper's steps (D11). SRAVEN has two features instead of four, "
         "half the width and a twentieth of the problems (D16): its accuracies are not comparable with the published "
         "ones.",
+        "Under *here*, scores are in percent, R² for fuzzy logic and accuracy elsewhere, but for language, which has "
+        "bits per character; ± is one standard error over seeds. In brackets are 95 % intervals, which may reach "
+        "beyond what a score can be, as three seeds tell little. Of many differences the one that decides is printed: "
+        "*4 of 6 clear, least so …* says that four of six lie above zero with their whole intervals. Differences "
+        "are taken before rounding.",
         tallies(found),
     ]
     for topic, title in TOPICS.items():
@@ -75,13 +83,13 @@ def page(store: Store, found: Sequence[Verdict]) -> str:
         ]  # fmt: skip
         sections += [f"## {title}", table(["claim", "verdict", "statement", "here", "paper"], rows)]
     single = [entry.claim for entry in found if not entry.claim.level]
-    rules = [[claim.id, claim.rule, claim.chance, status(locked.get(claim.id, []))] for claim in single]
+    rules = [[f"`{claim.id}`", claim.rule, claim.chance, status(locked.get(claim.id, []))] for claim in single]
     levels = next(entry.claim for entry in found if entry.claim.level)
     rules.append(["levels", levels.rule, levels.chance, status(locked.get(levels.id, []))])
     sections += [
         "## Rules",
-        "What must be above zero, each with its whole 95 % interval (Student's t, paired by seed) for *reproduced*; "
-        "how likely that is by luck; and when the rule was fixed.",
+        "What must be above zero, each with its whole 95 % interval (Student's t, paired by seed) for *reproduced*, "
+        "where a rule names no other bound; how likely that is by luck; and when the rule was fixed.",
         table(["claim", "above zero", "by luck", "rule"], rules),
         *(chapter.section(store) for chapter in chapters().values() if chapter.section),
         "## Runs behind it",

@@ -42,7 +42,8 @@ def seeds(store: Store) -> str:
     for task, part in product(_TASKS, runs.PARTS):
         of_task = finished[finished["task"] == task]
         drawn = of_task[[parts[run] in (part, None) for run in of_task["id"]]]
-        rows.append([_TASKS[task], part, *_heldout_by_method(drawn)])
+        if any(parts[run] == part for run in drawn["id"]):
+            rows.append([_TASKS[task], part, *_heldout_by_method(drawn)])
     header = ["task", "drawn anew", *(NAMES[method] for method in _METHODS), "HYLA ahead by", "standard deviation"]
     return "\n\n".join([
         "## What a seed decides",
@@ -50,7 +51,7 @@ def seeds(store: Store) -> str:
         + f"{' and '.join(map(str, runs.OTHER_SEEDS['laptop']))}: which tasks are held out, the first weights, or the "
         "data (batches, dropout masks and the problems of the evaluation). Held-out scores in percent, and the spread "
         f"of HYLA's lead in points. {len(finished)} of {len(wanted)} runs are finished.",
-        table(header, rows),
+        *([table(header, rows)] if rows else []),
     ])  # fmt: skip
 
 
