@@ -27,7 +27,10 @@ _STUCK = [
     (re.compile(r"(?<=\d) (?=\d{3}\b)"), "\N{NO-BREAK SPACE}"),
     (re.compile(r"(?<=[×±]) (?=\d)|(?<=&lt;) (?=\d)"), "\N{NO-BREAK SPACE}"),
     # Powers of ten and dates.
-    (re.compile(r"(?<=\de)-(?=\d)|(?<=\b\d{4})-(?=\d\d-\d\d\b)|(?<=\b\d{4}-\d\d)-(?=\d\d\b)"), "\N{NON-BREAKING HYPHEN}"),
+    (
+        re.compile(r"(?<=\de)-(?=\d)|(?<=\b\d{4})-(?=\d\d-\d\d\b)|(?<=\b\d{4}-\d\d)-(?=\d\d\b)"),
+        "\N{NON-BREAKING HYPHEN}",
+    ),
     (re.compile(r"\b([A-Z]) = (?=\d)"), "\\1\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"),
     (re.compile(r" (?=[✓✗~○]\s*$)"), "\N{NO-BREAK SPACE}"),
 ]

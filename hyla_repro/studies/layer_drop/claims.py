@@ -1,7 +1,7 @@
 """What LLM-Drop states that small models can test, our own question on HYLA, and the rules that decide both."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 
 import pandas as pd
 
@@ -58,10 +58,17 @@ def claims(store: Store | None) -> list[Claim]:
 Rule = Callable[[pd.DataFrame, pd.DataFrame], Outcome]
 
 
+@lru_cache(maxsize=2)
+def _tables(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the scores and curves that all claims are decided by."""
+    wanted = deep(results.preset)
+    scores, curves = (analysis.rows(results.store, table, wanted) for table in (SCORES, CURVES))
+    return scores, curves
+
+
 def _claim(name: str, statement: str, published: str, rule: str, decide: Rule) -> Claim:
     def decided(results: Results) -> Outcome:
-        wanted = deep(results.preset)
-        scores, curves = (analysis.rows(results.store, table, wanted) for table in (SCORES, CURVES))
+        scores, curves = _tables(results)
         if not len(curves) or not len(scores) or not enough_seeds(curves):
             return missing()
         return decide(scores, curves)
