@@ -177,7 +177,11 @@ class Aaren(LearnedQueryAttention):
     def step(self, x: Float[Tensor, "b m"], state: AarenState) -> tuple[Float[Tensor, "b m"], AarenState]:
         """Return the output of one new token and the state after it: a leaky mean, whose gate is a number per head.
 
-        g = sigmoid(s - L), mean <- mean + g (v - mean), L <- log(exp(L) + exp(s))
+            g = sigmoid(s - L)
+            mean <- mean + g (v - mean)
+            L <- log(exp(L) + exp(s))
+
+        s and v are the token's score and value, L is the state's log_mass.
         """
         token = rearrange(x, "b m -> b 1 m")
         keys, values = self._key_values(token, token)

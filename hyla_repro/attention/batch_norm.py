@@ -145,7 +145,8 @@ class BatchNormAttention(NeighbourAttention):
         arguments, options: those of `HypernetworkAttention`; variant is "softmax" if None is given.
         beta: how much of the mean is taken away.
         learn_beta: make it a parameter per head, which starts there.
-        rescale: also divide by the keys' standard deviation (population variance + eps).
+        rescale: also divide by the keys' standard deviation, the root of their population variance + eps.
+        eps: added to the variance where it divides.
         stats: "sequence" for those of all keys that are no padding; "causal" for those of the keys up to the
             query's own, for causal attention.
 

@@ -103,7 +103,9 @@ def hypernetwork_attention(
     """Attend with projected heads, and return what each head mixes.
 
         a[:, q, k] = normalizer(scale <query_q, key_k> + mask)
-        y[h, q] = sum_k a[h,q,k] activation(sum_g a[g,q,k] value[g,k])       HYLA
+        y[h, q] = sum_k a[h, q, k] activation(sum_g a[g, q, k] value[g, k])
+
+    The first line is the latent code, the second is HYLA.
 
     Args:
         key: (b, h, k, d).
@@ -114,7 +116,8 @@ def hypernetwork_attention(
         dropout_p: probability of dropping an element of the code, whether in training or not.
         is_causal: let query q see the keys up to q; without an attn_mask, and for as many queries as keys.
         scale: factor on the scores, 1 / sqrt(d) if None.
-        normalizer, value_network: keys of NORMALIZERS and VALUE_NETWORKS; `**VARIANTS["hyla"]._asdict()` gives both.
+        normalizer: a key of NORMALIZERS; `**VARIANTS["hyla"]._asdict()` gives this and the next one.
+        value_network: a key of VALUE_NETWORKS.
         activation: non-linearity of the value network, "relu", "gelu" or a function.
         inner_weight: (h, e, e), the middle layer of hyper_deep, which alone has it.
         out_weight: (m, h * e), the weight of the output projection W^out.

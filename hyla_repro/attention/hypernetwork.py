@@ -26,8 +26,13 @@ class HypernetworkAttention(Projections):
     With the defaults this is HYLA, with `variant="softmax"` it is `torch.nn.MultiheadAttention`, whose constructor,
     call and `state_dict` it shares. `HypernetworkAttention.like(attention)` replaces one that exists.
 
-        a[:, q, k] = normalizer(<W_h^query x_q, W_h^key x_k> / sqrt(d_k))                   latent code
-        y_q = sum_k (sum_h a[h,q,k] W_h^out) activation(sum_h a[h,q,k] W_h^value x_k)       HYLA
+        a[:, q, k] = normalizer(<W_h^query x_q, W_h^key x_k> / sqrt(d_k))
+        y_q = sum_k W_out[q, k] activation(W_value[q, k] x_k)
+
+        W_value[q, k] = sum_h a[h, q, k] W_h^value
+        W_out[q, k] = sum_h a[h, q, k] W_h^out
+
+    The first line is the latent code, the others are HYLA.
 
     Args:
         embed_dim: model width of queries and outputs.
@@ -36,12 +41,15 @@ class HypernetworkAttention(Projections):
         bias: add biases to the query, key, value and output projections.
         add_bias_kv: let every query also see one key with a learned key and value.
         add_zero_attn: let every query also see a key of zeros; its code is 0 unless the normaliser is softmax.
-        kdim, vdim: width of the keys' and values' tokens, embed_dim if None.
+        kdim: width of the keys' tokens, embed_dim if None.
+        vdim: width of the values' tokens, embed_dim if None.
         batch_first: tokens are (batch, token, width), else (token, batch, width).
         variant: a key of VARIANTS, instead of normalizer and value_network.
-        normalizer, value_network: keys of NORMALIZERS and VALUE_NETWORKS; those of HYLA if None.
+        normalizer: a key of NORMALIZERS, that of HYLA ("rms_head") if None.
+        value_network: a key of VALUE_NETWORKS, that of HYLA ("hyper_relu") if None.
         activation: non-linearity phi of the value network, "relu", "gelu" or a function.
-        qk_dim, v_dim: total query/key and value widths over all heads, embed_dim if None.
+        qk_dim: total width of the queries, and of the keys, over all heads, embed_dim if None.
+        v_dim: total width of the values over all heads, embed_dim if None.
         key_reduction: "sum" over the keys as in the paper; "mean" and "root" divide each head's output by the number
             of keys that the query sees, or by its root, so that outputs do not grow with the sequence.
         chunk: queries, and keys, of a block: memory then grows with the tokens and not with their pairs. 256 is a good
@@ -251,8 +259,11 @@ class HypernetworkAttention(Projections):
     ) -> tuple[Float[Tensor, "b q k _ _"], ...]:
         """Generate the weight matrices of the value network of every pair, innermost layer first.
 
-        Standard attention has one, W_{q,k} = sum_h a[h,q,k] W_h^out W_h^value, HYLA two, HYLA+ three. Without
-        biases, y_q is the sum over k of that network applied to x_k, exactly.
+        Standard attention has one, HYLA two, HYLA+ three. That of standard attention is
+
+            W[q, k] = sum_h a[h, q, k] W_h^out W_h^value
+
+        Without biases, y_q is the sum over k of that network applied to x_k, exactly.
 
         Returns: matrices (b, q, k, out, in), those of key_reduction="sum".
         Raises: ValueError for relu_values, whose non-linearity stands outside what the code generates.

@@ -38,4 +38,5 @@ def unnormalized(scores: Code, masked: Masked = None) -> Code:
     return scores if masked is None else scores.masked_fill(masked, 0.0)
 
 
+#: What `normalizer` may be: how the latent code is made of the scores.
 NORMALIZERS: dict[str, Normalizer] = {"softmax": softmax_over_keys, "rms_head": rms_over_heads, "none": unnormalized}

@@ -45,7 +45,9 @@ class ScaledHeadAttention(NeighbourAttention):
         scales: tokens per window for each head, 1 for an ordinary one.
         down: "mean"; "stride" takes the first visible token instead; "conv" is a depthwise convolution of the keys,
             scale * d weights per head that start as the mean, while values stay means so that the code exists.
-        beta, rescale, eps: those of `BatchNormAttention`, None for no centring.
+        beta: how much of the mean of the windows' keys is taken away, None for no centring.
+        rescale: with a beta, also divide by the keys' standard deviation, as `BatchNormAttention` does.
+        eps: added to the variance where it divides.
         average_bias: average a score_bias over the windows; it is refused otherwise.
 
     Raises: ValueError as `HypernetworkAttention` does, and for scales that are not one per head, or below 1;

@@ -83,6 +83,7 @@ def hyper_deep(code: Code, value: Value, activation: Activation, inner: Inner = 
     return _mix_keys(code, hidden)
 
 
+#: What `value_network` may be: what the latent code generates.
 VALUE_NETWORKS: dict[str, ValueNetwork] = {
     "linear": linear_value,
     "relu_values": relu_values,

@@ -13,6 +13,7 @@ class Variant(NamedTuple):
     value_network: str
 
 
+#: What `variant` may be, with the pair that each stands for.
 VARIANTS = {
     "softmax": Variant("softmax", "linear"),
     "linear": Variant("none", "linear"),
@@ -46,6 +47,7 @@ class Neighbour(NamedTuple):
 # A learned query needs a causal order, and a bias for pairs would give the query what it must not know: so these three
 # have absolute positions, and "softmax_causal" is the control, which differs from "aaren" by its queries alone. The
 # others keep the positions of "softmax" and "hyla", which are their controls.
+#: What the `variant` of a model may be besides.
 NEIGHBOURS = {
     "aaren": Neighbour(*VARIANTS["softmax"], "aaren", absolute=True),
     "softmax_causal": Neighbour(*VARIANTS["softmax"], None, absolute=True),

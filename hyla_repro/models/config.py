@@ -22,10 +22,27 @@ _LATER = {"n_experts": None, "experts_per_token": None, "position": "relative"}
 class TransformerConfig(BaseModel):
     """Sizes and kind of a transformer; every field that changes a result must be given.
 
-    Exactly one of n_inputs (a linear embedding of vectors) and vocab_size (a token embedding, tied to the
-    read-out) is set. variant is a key of VARIANTS, or of NEIGHBOURS. qk_dim and v_dim are totals over the heads.
-    n_experts, each of width d_ff, and experts_per_token belong to the feed-forward "moe" and to no other. position
-    "relative" is a table of scores in each layer, "rotary" turns queries and keys and has no parameters.
+    Either n_inputs and n_outputs are set, or vocab_size.
+
+    Args:
+        variant: a key of VARIANTS, or of NEIGHBOURS.
+        n_layers: how many blocks of attention and feed-forward.
+        d_model: width of the residual stream.
+        n_heads: heads of each attention, the size of the latent code.
+        qk_dim: total width of the queries, and of the keys, over the heads.
+        v_dim: total width of the values over the heads.
+        d_ff: hidden width of the feed-forward, or of each of its experts.
+        n_positions: the longest sequence; positions are made for so many.
+        n_inputs: width of the vectors that are embedded linearly.
+        n_outputs: width of the read-out of vectors.
+        vocab_size: number of tokens, whose embedding is tied to the read-out.
+        causal: let a token attend to itself and earlier ones alone.
+        feed_forward: "gelu", "swiglu", or "moe", a mixture of experts.
+        n_experts: number of experts, of "moe" alone.
+        experts_per_token: how many of them each token goes through, of "moe" alone.
+        position: "relative", a table of scores in each layer; "rotary" turns queries and keys and has no parameters.
+
+    Raises: pydantic.ValidationError (a ValueError) naming the field and the value, or fields that do not fit together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

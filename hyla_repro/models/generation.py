@@ -24,7 +24,9 @@ def generate(
 ) -> Int[Tensor, "b text"]:
     """Return the prompt and `steps` more tokens, each drawn from what the model reads out at the one before it.
 
-        p(token) = softmax(outputs / temperature), over the top_k tokens with the largest outputs
+        p(token) = softmax(outputs / temperature)
+
+    The softmax is over the top_k tokens with the largest outputs.
 
     Up to n_positions tokens the model sees the whole text, and the keys and values of earlier tokens are cached. From
     then on it sees the last n_positions tokens as if the text began with them, and computes them anew for each new

@@ -1,6 +1,6 @@
 """What the evaluation sets of each task are, whoever draws them and on whatever machine."""
 
-# Task -> its version -> split -> `evaluation.digest` of the first 1000 problems, with default settings.
+#: Task, its version and split to `evaluation.digest` of the first 1000 problems, with default settings.
 DIGESTS: dict[str, dict[int, dict[str, str]]] = {
     "fuzzy_logic": {
         1: {

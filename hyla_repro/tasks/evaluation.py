@@ -32,7 +32,7 @@ def first_problems(task: Any, splits: Sequence[str], problems: int, known: Itera
 
 
 def draw_problems(task: Any, split: str, problems: int) -> Any:
-    """Return the first problems of a split as one batch, drawn in steps of CHUNK.
+    """Return the first problems of a split as one batch, drawn in steps of 500 as evaluation does.
 
     Raises: ValueError for an unknown split.
     """

@@ -49,6 +49,7 @@ class Tasks(Mapping[str, type]):
         return len(self._entries)
 
 
+#: The generators by name; one is imported when it is asked for.
 TASKS = Tasks()
 TASKS.add("fuzzy_logic", FuzzyLogicSettings, "hyla_repro.tasks.fuzzy_logic.task:FuzzyLogic")
 TASKS.add("sraven", SRavenSettings, "hyla_repro.tasks.sraven.task:SRaven")

@@ -24,7 +24,11 @@ class ModelSpec:
     """What a task asks of a module: vectors (b, n_tokens, n_inputs) in, vectors (b, n_read, n_outputs) out.
 
     Args:
-        task, preset: their names, for modules that have a size for each.
+        task: its name, for modules that have a size for each.
+        preset: its name, smoke, laptop or paper, for modules that have a size for each.
+        n_inputs: width of the vectors that come in.
+        n_outputs: width of the vectors that go out, such as the logits of a symbol.
+        n_tokens: length of a sequence.
         n_read: how many last tokens are answered, in their order.
         causal: whether an answer may depend on its own token and earlier ones alone.
         seed: of the run; for modules that draw their first weights themselves. Others find torch's generator seeded.
@@ -50,6 +54,15 @@ class Entry(TrainingRun):
 
     Its identity is that of its name and of all that decides a run but the module, so that a changed module meets what
     the one before left, and is refused: what is known of the module is stored with every checkpoint and result.
+
+    Args:
+        name: of the row; letters, digits and `._+-`.
+        n_parameters: how many parameters the module trains.
+        shapes: digest of the names, shapes and dtypes of its `state_dict`.
+        source: digest of its source code.
+        build: returns the module with first weights; it is called with torch's generator seeded.
+
+    All others are those of `TrainingRun`; `enter` fills them in.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")

@@ -1,5 +1,6 @@
 """The book's settings hold what its pages promise, and the check of the built book finds what it should."""
 
+import inspect
 import json
 import re
 import subprocess
@@ -17,6 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from pydantic import BaseModel, Field
 
 from hyla_repro.studies.style import ON_AREA
 
@@ -173,6 +175,59 @@ def test_one_line_sections_become_fields():
     text = "\n".join(lines)
     assert ".. code-block:: text\n\n    y = x" in text
     assert "\n\n:Returns: a number: its\n    square.\n\n:raises ValueError: for text.\n\nEnd." in text
+
+
+def test_words_in_quotes_are_code_and_titles_are_not():
+    docstring = 'As `like="this"`, so k="sum", "a" and ("attn", 0); "On Titles" and "Zoology".'
+    lines = [docstring]
+    extension("docstring_fields").process(None, "function", "f", None, None, lines)
+    assert lines == ['As `like="this"`, so ``k="sum"``, ``"a"`` and ``("attn", 0)``; "On Titles" and "Zoology".']
+
+
+def test_a_constant_lists_its_entries():
+    def two() -> int:
+        """Return 2.
+
+        Always.
+        """
+        return 2
+
+    class Pair(NamedTuple):
+        left: str
+        right: int
+
+    def listed(constant: object) -> list[str]:
+        lines = ["What there is."]
+        extension("docstring_fields").process(None, "data", "C", constant, None, lines)
+        return [line for line in lines if line.startswith("- ")]
+
+    assert listed({"a": two, "b": Pair("x", 1)}) == ["- ``'a'``: Return 2.", "- ``'b'``: left ``'x'``, right ``1``"]
+    assert listed({"a": {1: ("x", "y")}, "b": Pair}) == ["- ``'a'``, ``1``: ``'x'``, ``'y'``", "- ``'b'``: ``Pair``"]
+    assert listed(["x", "y"]) == ["- ``'x'``", "- ``'y'``"]
+    assert listed(5) == []
+
+
+def test_signatures_show_what_a_named_default_is():
+    from sphinx.ext.autodoc.preserve_defaults import DefaultValue
+
+    def f(size: float = 1e-5, n: int = 10, *, where: object = Path("here")) -> None: ...
+
+    names = {"size": "1e-5", "n": "PROBLEMS", "where": "HERE"}
+    signature = inspect.signature(f)
+    f.__signature__ = signature.replace(
+        parameters=[p.replace(default=DefaultValue(names[p.name])) for p in signature.parameters.values()]
+    )
+    extension("docstring_fields").show_values(None, f, False)
+    assert str(f.__signature__) == "(size: float = 1e-5, n: int = 10, *, where: object = HERE) -> None"
+
+
+def test_a_validated_class_is_shown_by_its_fields():
+    class Sizes(BaseModel):
+        n: int = Field(ge=1)
+        name: str = Field(default="x", pattern=r"^\w*$")
+
+    shown = extension("docstring_fields").of_fields(None, "class", "Sizes", Sizes, None, "(garbled)", None)
+    assert shown == ("(*, n: int, name: str = 'x')", None)
 
 
 # --- the check of the built book -------------------------------------------------------------------

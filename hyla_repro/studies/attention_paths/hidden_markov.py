@@ -35,7 +35,7 @@ def hidden_markov_chain(
         plane_noise: that in the plane of the two states' tokens.
 
     Raises: ValueError for a number of examples that is not even.
-    Source: the authors' hidden_markov_chain_classification; the same random numbers in the same order.
+    Source: Tiberi et al., their hidden_markov_chain_classification; the same random numbers in the same order.
     """
     whole_number("n_examples", n_examples, 2, "there is a half of each label")
     if n_examples % 2:
@@ -62,7 +62,7 @@ def hmm_heads(*heads: str | tuple[str, int]) -> Float[Tensor, "h i i"]:
             is empty; `uniform`, the mean over tokens; or `("random", seed)`.
 
     Raises: ValueError for another head.
-    Source: the authors' set_W, same_token, uniform_attention and blank with perturbation strength 1.
+    Source: Tiberi et al., their set_W, same_token, uniform_attention and blank with perturbation strength 1.
     """
     return torch.stack([_random_head(*head[1:]) if isinstance(head, tuple) else _made_head(head) for head in heads])
 

@@ -19,8 +19,11 @@ READOUTS = ("last", "mean")
 class Prior:
     """Sizes of a network of frozen attention, and the prior variances of the weights that it learns.
 
-        z0_t = V0 x_t / sqrt(N0)        zl_t = sum_{h,s} A^{l,h}_{t,s} V^{l,h} z(l-1)_s / sqrt(H_l N_l)
-        f(x) = a . zL / sqrt(N_a)       at the last token, or averaged over tokens
+        z0_t = V0 x_t / sqrt(N0)
+        zl_t = sum_{h,s} A^{l,h}_{t,s} V^{l,h} z(l-1)_s / sqrt(H_l N_l)
+        f(x) = a . zL / sqrt(N_a)
+
+    The last line is at the last token, or averaged over tokens.
 
     A path is a head of each layer, (h_1, ..., h_L); paths are counted with h_1 slowest.
 
@@ -114,7 +117,8 @@ def path_kernels(
     """Return the kernel of every pair of paths, C_{p,q}(x, x') = (s0 / N0) xi_p(x) . xi_q(x').
 
     Args:
-        first, second: path inputs of two sets of examples.
+        first: path inputs of the examples x.
+        second: path inputs of the examples x'.
         variance: s0, of the entries of V0.
     """
     return einsum(first, second, "a p i, b q i -> p q a b") * (variance / first.shape[-1])
@@ -140,7 +144,7 @@ def head_scores(order_parameter: Float[Tensor, "p p"], heads: Sequence[int]) -> 
     Before the division a score is the sum of abs(U[p, q]) over the pairs of which one path, or both, have the head.
 
     Returns: a score for each head, of each layer; 0 to 1.
-    Source: the paper's section on head pruning; the authors' compute_heads_score.
+    Source: Tiberi et al., section on head pruning; their compute_heads_score.
     Differs: theirs fails for one layer.
     """
     sizes, absolute = tuple(heads), order_parameter.abs()

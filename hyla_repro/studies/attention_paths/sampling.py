@@ -52,7 +52,11 @@ def sample_order_parameter(
 
     Args:
         inputs: what the paths read of the training examples.
+        labels: the targets, ±1 for classes.
         temperature: the variance of the noise that labels are thought to have.
+        prior: sizes of the network and variances of its weights.
+        n_samples: how many draws to return.
+        generator: on the CPU; all random numbers come from it.
         method: `importance`, draws of the prior weighted by the likelihood, good for some 20 examples; or `slice`, one
             chain of elliptical slice sampling (Murray et al., 2010), for more.
         burn_in: steps of the chain before those that are kept.
@@ -89,6 +93,14 @@ def predict_mean(
     """Return the posterior mean of f at test examples, averaged over draws of the order parameter.
 
     f is linear in what the paths read, so it is enough to average its coefficients.
+
+    Args:
+        samples: draws of the order parameter, as `sample_order_parameter` returns them.
+        train: what the paths read of the training examples.
+        labels: the targets of the training examples.
+        test: what the paths read of the examples that are predicted.
+        temperature: the variance of the noise that labels are thought to have, the one of the samples.
+        variance: s0, of the entries of V0.
     """
     kernels, scale = path_kernels(train, train, variance), variance / (train.shape[-1] * train.shape[-2])
     noise = temperature * torch.eye(len(train), dtype=torch.float64)
@@ -104,18 +116,28 @@ def predict_mean(
 def order_parameter_from_weights(
     values: Sequence[Float[Tensor, "_ _ _"]], readout: Float[Tensor, " _"]
 ) -> Float[Tensor, "p p"]:
-    """Return v_p . v_q / N_1 of one network's weights, v_p = (N_a N_L ... N_2)^{-1/2} a^T V^{L,h_L} ... V^{1,h_1}.
+    """Return the order parameter of one network's weights.
+
+        U_1[p, q] = v_p . v_q / N_1
+        v_p = (N_a N_L ... N_2)^{-1/2} a^T V^{L,h_L} ... V^{1,h_1}
 
     Args:
         values: V^1 ... V^L, (head, output, input) each.
-        readout: a.
+        readout: the weights a, as many as the last layer has outputs.
     """
     effective = effective_weights(values, readout)
     return effective @ effective.mT / effective.shape[-1]
 
 
 def effective_weights(values: Sequence[Float[Tensor, "_ _ _"]], readout: Float[Tensor, " _"]) -> Float[Tensor, "p n"]:
-    """Return v_p of every path, with which f = (N_0 N_1 D)^{-1/2} sum_p v_p^T V0 xi_p."""
+    """Return v_p of every path: what the layers above V0 and the readout make of its values.
+
+        f = (N_0 N_1 D)^{-1/2} sum_p v_p^T V0 xi_p
+
+    Args:
+        values: V^1 ... V^L, (head, output, input) each.
+        readout: the weights a, as many as the last layer has outputs.
+    """
     vectors = rearrange(readout, "o -> 1 o")
     for layer in reversed(values):
         product = einsum(vectors, layer, "p o, h o n -> h p n") / vectors.shape[-1] ** 0.5

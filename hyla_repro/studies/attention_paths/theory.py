@@ -63,14 +63,15 @@ def gp_order_parameter(prior: Prior) -> tuple[Tensor, ...]:
 def entropy(layers: Sequence[Float[Tensor, "_ _"]], prior: Prior) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Return the part of the action that comes from the prior, and u_a, which it is smallest for.
 
-        N_a (u_a / s_a - ln u_a) + sum_l N_l (Tr(P_l^{-1} ptr_l U_l) / s_l - logdet U_l + H_l logdet P_l)
+        S = N_a (u_a / s_a - ln u_a) + sum_l N_l S_l
+        S_l = Tr(P_l^{-1} ptr_l U_l) / s_l - logdet U_l + H_l logdet P_l
 
-    with P_l = U_{l+1}, and u_a at the last layer; ptr_l sums the blocks of one head with itself over heads.
+    P_l is U_{l+1}, and u_a at the last layer; ptr_l sums the blocks of one head with itself over heads.
 
     Args:
         layers: U_1 ... U_L, positive definite.
 
-    Source: the authors' entropy, up to no constant.
+    Source: Tiberi et al., whose code's entropy it is, up to no constant.
     """
     *widths, readout_width = prior.widths
     _, *variances, readout_variance = prior.variances
@@ -164,11 +165,17 @@ def predict(
     temperature: float,
     variance: float = 1.0,
 ) -> Prediction:
-    """Return the predictor of an order parameter, k^T (K + T I)^{-1} y with variance K(x, x) - k^T (K + T I)^{-1} k.
+    """Return the predictor of an order parameter, the mean and the variance of f at test examples.
+
+        mean = k^T (K + T I)^{-1} y
+        variance = K(x, x) - k^T (K + T I)^{-1} k
 
     Args:
         order_parameter: U_1, of `solve`, `gp_order_parameter` or a sample.
-        train, test: what the paths read of the examples.
+        train: what the paths read of the training examples.
+        labels: y, the targets of the training examples.
+        test: what the paths read of the examples that are predicted.
+        temperature: T, the variance of the noise that labels are thought to have.
         variance: s0, of the entries of V0.
     """
     weight = variance / (test.shape[-1] * test.shape[-2])

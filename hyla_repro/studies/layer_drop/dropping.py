@@ -1,4 +1,4 @@
-"""Dropping modules: in which order, what a network is without them, and how its score falls (sections 3 to 5)."""
+"""Dropping modules: in which order, what is left, and how its score falls (He et al., sections 3 to 5)."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -30,7 +30,8 @@ def drop_order(
         method: "score", least important first; "reverse", deepest first; "random", by the seed.
 
     Raises: ValueError for an unknown target or method, or without scores of the target.
-    Source: paper, sections 3 and 7, and its appendix on other metrics. Differs: equal scores keep the order of layers.
+    Source: He et al., sections 3 and 7, and their appendix on other metrics.
+    Differs: equal scores keep the order of layers.
     """
     kinds = TARGETS[choose("target", target, TARGETS)]
     modules = sorted((module for module in scores if module[0] in kinds), key=lambda m: (kinds.index(m[0]), m[1]))
@@ -89,6 +90,11 @@ def drop_curve(
 ) -> list[Score]:  # fmt: skip
     """Return what evaluate says of the whole model and after each further module of an order is dropped.
 
+    Args:
+        model: as `importance` takes it; it is whole again afterwards.
+        order: the modules, first to go first, as `drop_order` returns them.
+        evaluate: a function of the model, which returns a score or whatever is wanted of it.
+
     Returns: len(order) + 1 values.
     """
     scores = []
@@ -104,7 +110,10 @@ def iterative_drop(
     """Return the order that comes of dropping the least important module and scoring what is left, n times.
 
     Args:
+        model: as `importance` takes it; it is whole again afterwards.
+        n: how many modules to drop.
         batches: calibration batches, read n times.
+        target: "attn", "mlp", "block", or "joint" for attentions and MLPs.
         options: those of `importance`.
 
     Raises: ValueError for an n that is not from 0 to the number of the target's modules, and as `importance` does.
@@ -126,7 +135,12 @@ def oracle(
     """Return what evaluate says after each subset of the modules is dropped: the best of a size bounds every order.
 
     Args:
+        model: as `importance` takes it; it is whole again afterwards.
+        evaluate: a function of the model, which returns a score or whatever is wanted of it.
+        target: "attn", "mlp", "block", or "joint" for attentions and MLPs.
         largest: size of the largest subsets; all if None.
+
+    Returns: by subset, a tuple of modules such as ("attn", 3).
 
     Raises: ValueError for an unknown target, more than 4096 subsets, or a size out of range.
     """

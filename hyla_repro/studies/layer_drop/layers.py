@@ -8,8 +8,8 @@ from torch import nn
 Module = tuple[str, int]
 # What may be dropped: one kind, or attentions and MLPs with one another.
 TARGETS = {"attn": ("attn",), "mlp": ("mlp",), "block": ("block",), "joint": ("attn", "mlp")}
-# How blocks call the norm before attention, attention, the norm before the MLP, and the MLP. `transformers` uses the
-# second for LLaMA, Mistral and Qwen, the third for GPT-2. A model with other names adds its own.
+#: How blocks call the norm before attention, attention, the norm before the MLP, and the MLP. `transformers` uses the
+#: second for LLaMA, Mistral and Qwen, the third for GPT-2. A model with other names adds its own.
 LAYOUTS = [
     ("norm1", "attention", "norm2", "feed_forward"),
     ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp"),
@@ -48,5 +48,5 @@ def find_layers(model: nn.Module) -> list[Layer]:
 
 
 def candidates(target: str, n_layers: int) -> list[Module]:
-    """Return what a key of TARGETS may drop of a model, attentions before MLPs, each by layer."""
+    """Return what a target, "attn", "mlp", "block" or "joint", may drop: attentions before MLPs, each by layer."""
     return [(kind, layer) for kind in TARGETS[target] for layer in range(n_layers)]

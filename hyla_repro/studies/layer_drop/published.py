@@ -1,4 +1,4 @@
-"""What the paper prints, and the arithmetic of its tables: memory of the cache, and points lost per speed-up."""
+"""What He et al. (2024) print, and the arithmetic of their tables: memory of the cache, points lost per speed-up."""
 
 from typing import NamedTuple
 
@@ -116,7 +116,7 @@ def speed_degradation_ratio(points: float, speedup: float) -> float:
         speedup: time of the whole model divided by that of the smaller one; 1.13 is 13 % faster.
 
     Raises: ValueError for a speedup of 1 or less, which gains nothing to divide by.
-    Source: paper, its equation of the ratio, which speaks of percent; all its values are of points.
+    Source: He et al., equation of the ratio, which speaks of percent; all its values are of points.
     """
     if speedup <= 1:
         raise ValueError(f"speedup={speedup} gains no speed: it must be above 1")
@@ -130,6 +130,6 @@ def kv_cache_bytes(layers: int, d_kv: int, batch: int, tokens: int, bytes_per_nu
         d_kv: width of the keys of a token over all key-value heads.
         bytes_per_number: 2 for 16 bit.
 
-    Source: paper, table 4; its sizes are GiB, 2**30 bytes.
+    Source: He et al., table 4; its sizes are GiB, 2**30 bytes.
     """
     return layers * 2 * d_kv * bytes_per_number * batch * tokens

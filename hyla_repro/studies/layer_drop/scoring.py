@@ -1,4 +1,4 @@
-"""How much a module changes the residual stream, by the cosine between the stream before and after it (section 3)."""
+"""How much a module changes the residual stream, by the cosine between before and after it (He et al., section 3)."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -52,12 +52,13 @@ def importance(
         residual: compare streams. Without it, x is the norm's output and y the module's own, which says little: only
             to show that it does; blocks then have no score.
         token_mask: True for tokens that count, (t,), (b, t), or a function of the batch that returns it; all if None.
-        measure: a key of MEASURES; "magnitude" is the mean of `relative_magnitude`.
+        measure: "cosine"; "magnitude" is the mean of `relative_magnitude`.
 
     Returns: by module, such as ("attn", 0): dimensionless, from 0 to 2 for the cosine.
     Raises: ValueError for an unknown measure, a measure that needs the residual, a model of another layout, blocks that
         are not x + f(norm(x)), and for no token at all.
-    Source: paper, equations 1 to 6; authors' compression/prune/layer_drop.py. Differs: they know no mask.
+    Source: He et al., equations 1 to 6; their compression/prune/layer_drop.py.
+    Differs: they know no mask.
     """
     token_score = MEASURES[choose("measure", measure, MEASURES)]
     if measure == "magnitude" and not residual:

@@ -30,7 +30,8 @@ class Benchmark:
     """What came of a module.
 
     Args:
-        runs: one row per finished run: `COLUMNS` of `rows`, what is known of the module, cost and provenance.
+        runs: one row per finished run: name, task, preset, seed, scores, what is known of the module, cost and
+            provenance.
         left: the runs that are not finished; the same call goes on with them.
     """
 
@@ -92,10 +93,12 @@ def benchmark(
             drawn anew. It is called with torch's generator seeded.
         tasks: of fuzzy_logic (32 examples, 70 % of the combinations held out) and sraven (25 % held out).
         preset: smoke (seconds), laptop (minutes of a core for each run), or paper.
-        name: of the row; letters, digits and . _ + -. A changed model needs another.
+        name: of the row; letters, digits and `._+-`. A changed model needs another.
         seeds: of splits, first weights and batches; those of our main comparison if None.
         budget: a time such as 30m, after which it stops and says what is left.
+        device: where to train, "cpu" or "cuda".
         ledger: where runs are kept; HYLA_REPRO_RUNS if None.
+        progress: show a bar for each run.
 
     Raises:
         ValueError: unknown words, or a module that cannot be trained or resumed, see `screen` and `check_resuming`; all

@@ -17,7 +17,8 @@ from hyla_repro.counter_rng import CounterRNG, step_and_size
 from hyla_repro.errors import choose, expect_shape
 from hyla_repro.tasks.fuzzy_logic.settings import FuzzyLogicSettings
 
-# split -> (pool of functions, how the inputs are drawn). `test` is `train` with fresh draws.
+#: Split to the pool of its functions and how inputs are drawn: all anew, with one query for all sequences, or with one
+#: context for all. `test` is `train` with fresh draws.
 SPLITS = {
     "train": ("train", "uniform"),
     "test": ("train", "uniform"),

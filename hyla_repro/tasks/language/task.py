@@ -90,7 +90,12 @@ class Language(LanguageSettings):
         return losses.mean(-1)
 
     def bits_per_character(self, nats_per_token: float, split: str) -> float:
-        """Return a loss in a unit that does not depend on the tokenizer."""
+        """Return a loss in a unit that does not depend on the tokenizer.
+
+        Args:
+            nats_per_token: the loss, as `score` and `loss` have it.
+            split: where it was measured, which says how many characters a token has on average.
+        """
         return nats_per_token / math.log(2) / texts.characters_per_token(self.text, self.tokenizer, split)
 
     def encode(self, text: str) -> Int[Tensor, " t"]:

@@ -18,7 +18,7 @@ NOT_ASKED = -100  # the target that torch's cross-entropy leaves out
 
 
 class MQARBatch(NamedTuple):
-    """Token numbers, and at each question the value that is asked for; elsewhere NOT_ASKED."""
+    """Token numbers, and at each question the value that is asked for; elsewhere NOT_ASKED = -100."""
 
     inputs: Int[Tensor, "b t"]
     targets: Int[Tensor, "b t"]

@@ -12,7 +12,10 @@ class DataSet(NamedTuple):
     Args:
         file: its name in the archive.
         length: of the longest series, in both splits.
-        n_train, n_test: series in the archive's own splits.
+        n_channels: numbers of each step.
+        n_classes: classes of the series.
+        n_train: series for training, by the archive's own split.
+        n_test: series for the test.
     """
 
     file: str
@@ -24,6 +27,7 @@ class DataSet(NamedTuple):
 
 
 # Those of the multivariate archive that a package on PyPI brings along (aeon 1.6.0).
+#: What `data_set` may be.
 DATA_SETS = {
     "japanese_vowels": DataSet("JapaneseVowels", 29, 12, 9, 270, 370),
     "basic_motions": DataSet("BasicMotions", 100, 6, 4, 40, 40),

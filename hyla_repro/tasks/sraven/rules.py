@@ -26,18 +26,22 @@ def progression(numbers: Numbers, n_values: int, increment: int) -> Rows:
 
 
 def plus_1(numbers: Numbers, n_values: int) -> Rows:
+    """Return rows that start at their first number and go up by 1, modulo n_values."""
     return progression(numbers, n_values, 1)
 
 
 def plus_2(numbers: Numbers, n_values: int) -> Rows:
+    """Return rows that start at their first number and go up by 2, modulo n_values."""
     return progression(numbers, n_values, 2)
 
 
 def minus_1(numbers: Numbers, n_values: int) -> Rows:
+    """Return rows that start at their first number and go down by 1, modulo n_values."""
     return progression(numbers, n_values, -1)
 
 
 def minus_2(numbers: Numbers, n_values: int) -> Rows:
+    """Return rows that start at their first number and go down by 2, modulo n_values."""
     return progression(numbers, n_values, -2)
 
 
@@ -65,6 +69,7 @@ def distribute_three(numbers: Numbers, n_values: int) -> Rows:
 
 
 _FUNCTIONS = (constant, plus_1, plus_2, minus_1, minus_2, addition, difference, distribute_three)
+#: The rules by name, in the order of their numbers.
 RULES: dict[str, Callable[[Tensor, int], Tensor]] = dict(zip(SRAVEN_RULES, _FUNCTIONS, strict=True))
 
 

@@ -32,7 +32,7 @@ def connected_split(train_fraction: float, index: int = 0, **sizes: Any) -> SRav
     of tasks are rounded in favour of training: 1 % of the 330 with four features are 4.
 
     Args:
-        train_fraction: between 0 and 1, such as those of TRAIN_FRACTIONS.
+        train_fraction: between 0 and 1, such as 0.01, 0.1 or 0.9.
         sizes: settings of `SRaven` besides `heldout_fraction` and `seed`.
 
     Raises: ValueError for settings that cannot be, or so few training tasks that no split of them is connected.

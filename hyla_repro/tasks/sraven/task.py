@@ -19,7 +19,8 @@ from hyla_repro.errors import choose, expect_shape
 from hyla_repro.tasks.sraven import rules as rule_functions
 from hyla_repro.tasks.sraven.settings import SRAVEN_RULES, SRavenSettings
 
-# split -> (pool of rule multisets, how the columns permute the features). `test` is `train` with fresh problems.
+#: Split to the pool of its rule multisets and how columns permute the features: each on its own, not at all, or all
+#: alike. `test` is `train` with fresh problems.
 SPLITS = {
     "train": ("train", "by_column"),
     "test": ("train", "by_column"),
