@@ -17,5 +17,7 @@ def declare(app: Sphinx) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.parallel = max(app.parallel, min(os.cpu_count() or 1, _MOST))
+    # Kernels beside each other, each with a thread per core, wait for one another's threads most of the time.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     app.connect("builder-inited", declare)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
