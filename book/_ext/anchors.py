@@ -27,13 +27,14 @@ def add_targets(app: Sphinx, doctree: nodes.document) -> None:
     if app.env.docname == _REPORT:
         known = {claim.id for claim in claims()}
         for row in doctree.findall(nodes.row):
-            if (name := row[0].astext()) not in known:
+            table = row.parent.parent.parent
+            # Sets of runs have names, too, and some are those of claims.
+            if (name := row[0].astext()) not in known or table.next_node(nodes.entry).astext() != "claim":
                 continue
             # Rules stand in a second table, whose rows have no link to a chapter.
             compared = any(isinstance(node, nodes.reference | pending_xref) for node in row[0].findall())
             if compared:
                 row["ids"].append(f"claim-{name}")
-            table = row.parent.parent.parent
             table["classes"] = [*table["classes"], *({"comparison" if compared else "rules"} - set(table["classes"]))]
 
 
