@@ -27,10 +27,8 @@ class HypernetworkAttention(Projections):
     call and `state_dict` it shares. `HypernetworkAttention.like(attention)` replaces one that exists.
 
         a[:, q, k] = normalizer(<W_h^query x_q, W_h^key x_k> / sqrt(d_k))
+        W_value[q, k], W_out[q, k] = sum_h a[h, q, k] W_h^value, sum_h a[h, q, k] W_h^out
         y_q = sum_k W_out[q, k] activation(W_value[q, k] x_k)
-
-        W_value[q, k] = sum_h a[h, q, k] W_h^value
-        W_out[q, k] = sum_h a[h, q, k] W_h^out
 
     The first line is the latent code, the others are HYLA.
 

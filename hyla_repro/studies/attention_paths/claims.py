@@ -185,10 +185,8 @@ def narrow_is_better(points: pd.DataFrame) -> Outcome:
     useful, every = (
         analysis.by_draw(table, "infinite", "accuracy", first=name) for name in ("good and denoising", "all")
     )
-    return _over_draws(
-        ("width 10 minus useful paths", narrow - useful), ("useful paths minus all, minus 8", useful - every - 8),
-        digits=2,
-    )  # fmt: skip
+    effects = ("width 10 minus useful paths", narrow - useful), ("useful paths minus all, minus 8", useful - every - 8)
+    return _over_draws(*effects, digits=2)
 
 
 @_computed_by("infinite", "theory")

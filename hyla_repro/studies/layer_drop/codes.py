@@ -50,8 +50,7 @@ class Subject:
     """A trained model, the batches that score its modules, and those that it is evaluated on.
 
     Args:
-        sequences: of each evaluation split; as many calibrate. As many as the tables take if None, and no more than
-            a fifth of those that the run was evaluated on: a model is evaluated some hundred times.
+        sequences: of each evaluation split; as many calibrate. The tables' if None, or a fifth of the run's own.
     """
 
     def __init__(self, run: Experiment, weights: bytes, device: str = "cpu", sequences: int | None = None) -> None:
