@@ -17,7 +17,7 @@ FIGURES = sorted(with_runs())
 # Other depths than the main one are shown with one seed.
 CODES = ("fig5a", "fig5e", "fig5f")
 # Longer runs than the paper's, and letters of a text in pieces.
-NONE = [(figure, "paper") for figure in ("long", "letters", "aaren-codes", "primal-heads")]
+NONE = [(figure, "paper") for figure in ("wide-heads", "long", "letters", "aaren-codes", "primal-heads")]
 
 
 def sraven_runs(figure: str, preset: str) -> list[Experiment]:
