@@ -61,7 +61,7 @@ def test_a_study_outside_the_package_is_trained_collected_decided_and_shown(proj
     row = next(r for r in (project / "book/report.md").read_text().splitlines() if "[toy-learns](toy1-mean.ipynb)" in r)
     assert row.split(" | ")[1:3] == ["**reproduced** (laptop)", "A mean is easy."]
     assert row.endswith("| 100 |")
-    rule = next(r for r in (project / "book/report.md").read_text().splitlines() if r.startswith("| toy-learns |"))
+    rule = next(r for r in (project / "book/report.md").read_text().splitlines() if r.startswith("| `toy-learns` |"))
     assert rule.endswith("| not locked |")
     assert "| A mean is easy. | reproduced (laptop) |" in (project / "README.md").read_text()
     costs = [line for line in (project / "book/cost.md").read_text().splitlines() if line.startswith("| `toy1` |")]
