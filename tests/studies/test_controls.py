@@ -67,6 +67,7 @@ NO_LABELS["aaren-series"] = (
 )
 # Once they are committed, these belong to OF_METHODS.
 NO_RUNS = {
+    "2c-wide-heads": "no run with wide heads is committed; its rule is that of 2c-main",
     "4-hyla-long": "no run of 48 000 steps is committed; its rule is that of a1-sraven-main",
     "4-hyla-tuned": "not all settings of the optimiser are trained; its rule is that of a1-sraven-main",
 }  # fmt: skip

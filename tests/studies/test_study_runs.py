@@ -6,6 +6,7 @@ import pytest
 
 from hyla_repro.attention.variants import VARIANTS
 from hyla_repro.experiment import Experiment
+from hyla_repro.results.methods import METHODS
 from hyla_repro.studies import PRESETS, experiments, with_runs
 from hyla_repro.studies.ablations import runs as ablations
 from hyla_repro.studies.fuzzy_logic.runs import fuzzy_logic
@@ -16,7 +17,7 @@ FIGURES = sorted(with_runs())
 # Other depths than the main one are shown with one seed.
 CODES = ("fig5a", "fig5e", "fig5f")
 # Longer runs than the paper's, and letters of a text in pieces.
-NONE = [(figure, "paper") for figure in ("long", "letters", "aaren-codes", "primal-heads")]
+NONE = [(figure, "paper") for figure in ("wide-heads", "long", "letters", "aaren-codes", "primal-heads")]
 
 
 def sraven_runs(figure: str, preset: str) -> list[Experiment]:
@@ -153,6 +154,18 @@ def test_dropout_comparison_changes_dropout_alone() -> None:
     assert rates == {0.0, 0.1}
     without = {run.model_copy(update={"attention_dropout": 0.1}).id for run in runs}
     assert len(without) * 2 == len(runs)
+
+
+def test_wide_heads_change_the_width_of_heads_alone() -> None:
+    main = {(run.method, run.seed): run for run in experiments("fig2c", "laptop") if run.task["n_examples"] == 32
+            and run.task["heldout_fraction"] == 0.7}  # fmt: skip
+    runs = experiments("wide-heads", "laptop")
+    assert {(run.method, run.seed) for run in runs} == {(method, seed) for method in METHODS for seed in (0, 1, 2)}
+    for run in runs:
+        assert run.model.d_model == run.model.qk_dim == run.model.v_dim
+        narrow = run.model.model_copy(update={"qk_dim": 16, "v_dim": 16})
+        assert run.model_copy(update={"model": narrow}).id == main[run.method, run.seed].id
+    assert not experiments("wide-heads", "paper")
 
 
 @pytest.mark.parametrize("preset", PRESETS)

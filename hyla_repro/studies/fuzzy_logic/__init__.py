@@ -18,6 +18,12 @@ FUZZY_LOGIC = Study(
         Chapter("fig2b", runs.latent, answered_by="2b-decoding", analyses=(runs.DECODING,)),
         Chapter("fig2d", runs.latent, answered_by="2d-clusters", analyses=(runs.EMBEDDING,)),
         Chapter("figa3", runs.scaling, answered_by="a3-unknown"),
+        Chapter(
+            "wide-heads",
+            runs.wide_heads,
+            page=False,
+            section=later("hyla_repro.studies.fuzzy_logic.controls", "wide_heads"),
+        ),
     ),
     claims=later("hyla_repro.studies.fuzzy_logic.claims", "claims"),
     main=runs.main,
