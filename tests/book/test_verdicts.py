@@ -367,8 +367,8 @@ def test_a_shown_comparison_escapes_its_words_and_has_an_anchor_per_claim() -> N
 
 def test_comparison_table_of_a_figure(tmp_path: Path) -> None:
     table = comparison("fig2c", "laptop", make_store(tmp_path, like_the_paper))
-    assert table["verdict"].tolist() == [f"✓\N{NO-BREAK SPACE}{REPRODUCED}"] * 3
-    assert table.index.tolist() == ["2c-main", "2c-examples", "2c-heldout"]
+    assert table["verdict"].tolist() == [f"✓\N{NO-BREAK SPACE}{REPRODUCED}"] * 4
+    assert table.index.tolist() == ["2c-main", "2c-examples", "2c-heldout", "2c-wide-heads"]
     assert "HYLA 82.1" in table["here"].iloc[0]
     with pytest.raises(ValueError, match=r"unknown preset 'lap': did you mean 'laptop'\? allowed are smoke, laptop"):
         comparison("fig2c", "lap")
