@@ -12,10 +12,10 @@ from hyla_repro.book import budget, costs
 from hyla_repro.book.front import mark_of
 from hyla_repro.book.lock import entries, status
 from hyla_repro.book.notebook import page_of
-from hyla_repro.book.verdicts import ANSWERS, Verdict, best_verdict, claims, headlines, scales
+from hyla_repro.book.verdicts import ANSWERS, Verdict, as_one_family, best_verdict, claims, headlines, scales
 from hyla_repro.files import write_atomically
 from hyla_repro.results.claims import TOPICS
-from hyla_repro.results.effects import NOT_TESTED, REPRODUCED
+from hyla_repro.results.effects import LEVEL, NOT_TESTED, REPRODUCED
 from hyla_repro.results.markdown import frame, table
 from hyla_repro.results.store import Store, cost
 from hyla_repro.studies import chapters, experiments, pages, with_runs
@@ -119,10 +119,15 @@ def luck_section(found: Sequence[Verdict]) -> str:
     adjusted = headlines(found)
     rows = [[row.claim, row.difference, str(row.seeds), f"{row.p:.4f}", f"{row.adjusted:.4f}"]
             for row in adjusted.itertuples()]  # fmt: skip
+    family = as_one_family(tested)
+    left = ", ".join(f"`{entry.claim.id}`" for entry in found
+                     if entry.answer == REPRODUCED and family.get(entry.claim.id, 1.0) < 1 - LEVEL)  # fmt: skip
     return "\n\n".join([
         f"{len(tested)} claims are decided by effects with intervals, and {reproduced} of them come out as "
         f"reproduced. If no claim were true, at most {0.025 * len(tested):.1f} would be expected to by luck: a claim "
         "with several effects needs all of them, so its chance is at most that of one, 2.5 %.",
+        f"{len(family)} of them rest on seeds 0, 1 and 2 alone. Taken as one family (Holm, a claim's p-value being the "
+        f"largest of its effects), {left or 'none'} would be left as reproduced.",
         "The headline claims, with p-values (two-sided) adjusted for being several (Holm):",
         table(["claim", "difference", "seeds", "p", "adjusted p"], rows),
     ])  # fmt: skip

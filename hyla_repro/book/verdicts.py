@@ -9,7 +9,7 @@ import pandas as pd
 
 from hyla_repro.errors import choose
 from hyla_repro.results.claims import MISSING, Claim, Outcome
-from hyla_repro.results.effects import CONTRADICTED, NOT_TESTED, REPRODUCED, UNDECIDED, holm
+from hyla_repro.results.effects import CONTRADICTED, MIN_SEEDS, NOT_TESTED, REPRODUCED, UNDECIDED, holm
 from hyla_repro.results.store import Store
 from hyla_repro.results.summary import Results
 from hyla_repro.studies import PRESETS, STUDIES, experiments
@@ -116,6 +116,19 @@ def table(figure: str, preset: str, store: Store | None = None) -> pd.DataFrame:
             rows.append({"id": claim.id, "claim": claim.statement, "verdict": sign + found.answer,
                          "here": found.outcome.words, "paper": claim.published})  # fmt: skip
     return pd.DataFrame(rows).set_index("id")
+
+
+def as_one_family(verdicts: Sequence[Verdict]) -> pd.Series:
+    """Return, by claim, the p-values of those that the same three seeds decide, adjusted for being several (Holm).
+
+    A claim needs all of its effects, so its p-value is the largest of theirs.
+    """
+    p_values = {
+        found.claim.id: max(effect.p for effect in found.outcome.effects)
+        for found in verdicts if found.outcome.effects and not found.claim.level
+        and all(effect.n == MIN_SEEDS and effect.unit == "seeds" for effect in found.outcome.effects)
+    }  # fmt: skip
+    return holm(pd.Series(p_values, dtype=float))
 
 
 def headlines(verdicts: Sequence[Verdict]) -> pd.DataFrame:

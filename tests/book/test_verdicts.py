@@ -8,7 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hyla_repro.book.verdicts import HEADLINES, Comparison, best_verdict, claims, headlines, results_of, scales, verdict
+from hyla_repro.book.verdicts import (
+    HEADLINES,
+    Comparison,
+    as_one_family,
+    best_verdict,
+    claims,
+    headlines,
+    results_of,
+    scales,
+    verdict,
+)
 from hyla_repro.book.verdicts import table as comparison
 from hyla_repro.experiment import Experiment
 from hyla_repro.ledger.data_folder import RUNS
@@ -309,6 +319,17 @@ def test_headlines_are_adjusted_together(tmp_path: Path) -> None:
     assert table["claim"].tolist() == ["2c-main"] * 2  # there are no runs of SRAVEN
     low, high = table["p"].min(), table["p"].max()
     assert sorted(table["adjusted"]) == pytest.approx(sorted([2 * low, max(2 * low, high)]))
+
+
+def test_claims_of_three_seeds_are_adjusted_as_one_family(tmp_path: Path) -> None:
+    store = make_store(tmp_path, like_the_paper)
+    found = [verdict(claim, results_of("laptop", store)) for claim in claims(store) if claim.id in ORDERINGS]
+    adjusted = as_one_family(found)
+    # Whether the table's rows agree is no matter of seeds, and is not in it.
+    assert set(adjusted.index) <= set(ORDERINGS)
+    largest = {entry.claim.id: max(effect.p for effect in entry.outcome.effects) for entry in found}
+    least = min(adjusted.index, key=largest.__getitem__)
+    assert adjusted[least] == pytest.approx(len(adjusted) * largest[least])
 
 
 def test_summary_keeps_the_best_setting_and_counts_seeds() -> None:

@@ -274,6 +274,15 @@ def test_labels_of_runs_decide(shuffle: Shuffle, names: set[str]) -> None:
     assert all(count <= _MOST for count in found.values()), found
 
 
+def test_the_rule_on_aarens_recall_does_not_tell_why() -> None:
+    """HYLA passes it, too, whose query follows the question: so the claim is on what was learned alone."""
+    rows, _ = committed()
+    names = {"hyla": "aaren", "aaren": "hyla"}
+    swapped = rows.assign(variant=rows["variant"].where(rows["task"] != "mqar", rows["variant"].replace(names)))
+    for store in (Replaced(), Replaced(swapped)):
+        assert reproduced(store, {"recall-aaren"}) == {"recall-aaren"}
+
+
 def models_shuffled(tables: Tables, random: np.random.Generator) -> Tables:
     """Return probes and codes of models of which nobody knows whether they are the trained or the untrained one."""
     probes, terms, means = (tables[analysis.table] for analysis in (RULE_DECODING, DECODING, MEAN_CODES))

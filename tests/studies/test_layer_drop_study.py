@@ -10,7 +10,7 @@ from einops import rearrange
 from safetensors.torch import save
 
 from hyla_repro.attention import NORMALIZERS
-from hyla_repro.results.effects import CONTRADICTED, NOT_TESTED, REPRODUCED
+from hyla_repro.results.effects import CONTRADICTED, NOT_TESTED, REPRODUCED, UNDECIDED
 from hyla_repro.results.store import Store
 from hyla_repro.studies import kept_steps
 from hyla_repro.studies.layer_drop import analysis, claims, codes, dropped, figures, runs
@@ -187,7 +187,7 @@ def made_up(price: dict[str, dict[str, int]] = PRICE) -> tuple[pd.DataFrame, pd.
                  "task": "sraven", "n_layers": 8}  # fmt: skip
         # Softmax attention learns twice as fast.
         whole = {"softmax": {2400: 0.3, 8000: 0.6}}.get(method, {2400: 0.15, 8000: 0.3})[step]
-        costs = price[method] | {"block": sum(price[method].values()), "joint": min(price[method].values())}
+        costs = price[method] | {"block": sum(price[method].values()), "joint": 0.8 * min(price[method].values())}
         for target, cost in costs.items():
             orders = {"score": 1.0, "bare": 2.0, "random 0": 1.5, "random 1": 1.7}
             for (order, factor), n in product(orders.items() if step == 8000 else [("score", 1.0)], range(9)):
@@ -224,6 +224,13 @@ def test_rules_are_fulfilled_by_what_they_state(rule: str) -> None:
 def test_rules_are_contradicted_by_the_opposite(rule: str) -> None:
     swapped = PRICE | {"softmax": PRICE["hyla"], "hyla": PRICE["softmax"]}
     assert RULES[rule](*made_up(swapped)).answer == CONTRADICTED
+
+
+@pytest.mark.parametrize(("better", "answer"), [("attn", UNDECIDED), ("block", CONTRADICTED)])
+def test_a_joint_order_that_is_that_of_one_kind_or_a_bad_one_is_not_better(better: str, answer: str) -> None:
+    scores, curves = made_up()
+    one = curves[curves["target"] == better].assign(target="joint")
+    assert claims.joint_is_best(scores, pd.concat([curves[curves["target"] != "joint"], one])).answer == answer
 
 
 def test_models_are_matched_where_they_are_equally_good() -> None:

@@ -231,9 +231,9 @@ def first_layer_lead(scores: pd.DataFrame, kind: str) -> pd.Series:
     return table[0] - table.drop(columns=0).max(axis=1)
 
 
-def least_lead_of_joint(curves: pd.DataFrame) -> pd.Series:
-    """Return the least lead of joint dropping over the better of attention and MLP alone, over all numbers of drops."""
+def lead_of_joint(curves: pd.DataFrame) -> pd.Series:
+    """Return the mean lead of joint dropping over the better of attention and MLP alone, over all numbers of drops."""
     own = curves[(curves["order"] == "score") & (curves["n"] > 0)]
     table = own.pivot_table("kept", index=["variant", "seed", "n"], columns="target")
     lead = table["joint"] - np.maximum(table["attn"], table["mlp"])
-    return lead.groupby(level=["variant", "seed"]).min()
+    return lead.groupby(level=["variant", "seed"]).mean()

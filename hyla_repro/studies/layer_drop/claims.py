@@ -11,8 +11,9 @@ from hyla_repro.results.methods import NAMES
 from hyla_repro.results.store import Store
 from hyla_repro.results.summary import Results
 from hyla_repro.studies.layer_drop import analysis
-from hyla_repro.studies.layer_drop.runs import CURVES, SCORES, deep
+from hyla_repro.studies.layer_drop.runs import CURVES, SCORES
 from hyla_repro.studies.rules import enough_seeds
+from hyla_repro.studies.sraven.runs import deep
 
 # The paper's models do not follow a changing learning rate's start, and neither do stages that are compared.
 _AFTER_WARMUP = 0.25
@@ -21,7 +22,7 @@ _EQUAL = 5.0
 
 
 def claims(store: Store | None) -> list[Claim]:
-    """Return the claims of this study. All are on the deep SRAVEN models, which nobody had trained when rules came."""
+    """Return the claims of this study, on the deep SRAVEN models; all but `flip` are on softmax attention alone."""
     kept = "accuracy above chance that is kept, in percent, on training tasks"
     half = f"{kept}, without half of the modules"
     equal = (
@@ -31,22 +32,25 @@ def claims(store: Store | None) -> list[Claim]:
         _claim("attention", "Softmax attention can be dropped at a lower price than MLPs or blocks.",
                "99 % kept without 8 attentions", f"{kept}, averaged over 1 to all layers: without attention minus "
                "without MLPs, and minus without blocks", attention_is_cheaper),
-        _claim("cosine", "Least important first, by the cosine, beats a random order of attention and of MLPs.",
+        _claim("cosine", "With softmax attention, least important first, by the cosine, beats a random order of "
+               "attention and of MLPs.",
                "64.8 against 39.4 without 12", f"{half}: by the cosine minus the mean of five random orders",
                cosine_beats_random),
-        _claim("residual", "The score needs the residual connection.", "65.0 against 39.4 without 4",
-               f"{kept}, without two modules: scored with the residual minus without it", residual_is_needed),
-        _claim("joint", "Dropping attention and MLPs by one scale is never more than a point worse than dropping one "
-               "kind.", "curves, no table", f"{kept}: least lead, over 1 to all layers, of the joint order over the "
-               "better kind, plus one point", joint_is_best),
-        _claim("stages", "Attention changes the stream less than MLPs do, at every stage of training.",
+        _claim("residual", "With softmax attention, the score needs the residual connection.",
+               "65.0 against 39.4 without 4", f"{kept}, without two modules: scored with the residual minus without it",
+               residual_is_needed),
+        _claim("joint", "With softmax attention, dropping attention and MLPs by one scale keeps more than dropping the "
+               "better kind alone.", "curves, no table", f"{kept}, averaged over 1 to all layers: by the joint order "
+               "minus the better kind at each number of modules", joint_is_best),
+        _claim("stages", "Softmax attention changes the stream less than MLPs do, at every stage of training.",
                "curves, no table", "S averaged over all layers but the first: MLP minus attention, at the end and at "
                "every kept step after a quarter of training", attention_changes_less),
-        _claim("first", "The first layer changes the stream most.", "curves, no table",
+        _claim("first", "With softmax attention, the first layer changes the stream most.", "curves, no table",
                "S of the first layer minus the largest of the others, of attention and of MLPs, and each minus the "
                "same before training", first_is_largest),
-        _claim("rank", "What changes the stream little harms little when it is dropped alone.", OURS,
-               "rank correlation over layers of S with the rise in loss, of attention and of MLPs", score_tells_harm),
+        _claim("rank", "With softmax attention, what changes the stream little harms little when it is dropped alone.",
+               OURS, "rank correlation over layers of S with the rise in loss, of attention and of MLPs",
+               score_tells_harm),
         _claim("flip", "At equal accuracy, softmax attention keeps more without attention than without MLPs, and HYLA "
                "more without MLPs than without attention.", OURS, f"{half}, {equal}",
                partial(ordering_flips, split="test")),
@@ -104,9 +108,9 @@ def residual_is_needed(scores: pd.DataFrame, curves: pd.DataFrame) -> Outcome:
 
 
 def joint_is_best(scores: pd.DataFrame, curves: pd.DataFrame) -> Outcome:
-    """Compare joint dropping with dropping one kind."""
-    lead = analysis.least_lead_of_joint(analysis.retained(analysis.last_steps(_of(curves))))
-    return Outcome("", (paired("least lead plus one point", lead + 1),))
+    """Compare joint dropping with dropping the kind that is better at each number of modules."""
+    lead = analysis.lead_of_joint(analysis.retained(analysis.last_steps(_of(curves))))
+    return Outcome("", (paired("joint minus the better kind", lead),))
 
 
 def attention_changes_less(scores: pd.DataFrame, curves: pd.DataFrame) -> Outcome:

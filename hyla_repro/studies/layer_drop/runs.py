@@ -7,11 +7,9 @@ from hyla_repro.lazy import later
 from hyla_repro.results.analysis import Analysis
 from hyla_repro.results.methods import METHODS
 from hyla_repro.studies.language import runs as language
-from hyla_repro.studies.sraven.runs import SEEDS, SIZES, sraven
+from hyla_repro.studies.sraven.runs import DEPTH, SEEDS, deep, sraven
 from hyla_repro.studies.study import PRESETS, once
 
-# Layers of the models that are trained for this study, where other studies have fewer.
-DEPTH = {"smoke": 3, "laptop": 8, "paper": 8}
 # Parts of training after which deep models keep their weights. Models of equal score are found among them.
 KEPT = (0.025, 0.1, 0.3, 0.5, 0.75)
 
@@ -22,12 +20,6 @@ CURVES = Analysis("drop_curves.csv", later("hyla_repro.studies.layer_drop.codes"
 def flat(preset: str) -> list[Experiment]:
     """Return SRAVEN's main comparison, whose subsets of modules can all be tried."""
     return [sraven(preset, method, seed) for seed in SEEDS[preset] for method in METHODS]
-
-
-def deep(preset: str) -> list[Experiment]:
-    """Return SRAVEN with more layers, which keep their weights along training."""
-    sizes = SIZES[preset]._replace(n_layers=DEPTH[preset])
-    return [sraven(preset, method, seed, sizes) for seed in SEEDS[preset] for method in METHODS]
 
 
 def characters(preset: str) -> list[Experiment]:

@@ -27,7 +27,8 @@ def claims(store: Store | None) -> list[Claim]:
               "ratios against length; curves, no table", "products of a layer with windows (1, 2, 4, 8) over those of "
               "softmax attention: below 1 and falling, 64 to 4096 tokens", cheaper, chance="none", live=True),
         *(_series(method) for method in ("softmax_bn", "softmax_sh", "softmax_bn_sh")),
-        Claim("primal-heads", FIGURE, "neighbours", "The heads of Attention-BN are less redundant.",
+        Claim("primal-heads", FIGURE, "neighbours", "Outputs of the heads of Attention-BN are farther apart, which the "
+              "paper calls less redundant.",
               "distances of head outputs; no table at hand", "mean distance of two heads' outputs over layers, trained "
               "on JapaneseVowels: Attention-BN minus softmax attention", _apart("distance")),
         Claim("primal-heads-unit", FIGURE, "neighbours", "They also are when every output has length 1.", OURS,

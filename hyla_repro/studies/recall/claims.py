@@ -33,7 +33,7 @@ def claims(store: Store | None) -> list[Claim]:
               above_linear),
         claim("hyla-softmax", "HYLA recalls less than softmax attention.",
               "accuracy at the most pairs: softmax attention minus HYLA", below_softmax),
-        claim("aaren", "An attention whose query no token changes cannot look up.",
+        claim("aaren", "An attention whose query no token changes does not learn to look up.",
               "twice the accuracy of guessing one of the values shown, minus that of Aaren, which has learned to guess "
               "so: and Aaren minus that accuracy, both at each number of pairs",
               guesses),

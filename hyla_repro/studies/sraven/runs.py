@@ -46,6 +46,8 @@ SIZES = {
     "laptop": Sizes(steps=8_000, n_features=2, width=0.5),
     "paper": Sizes(steps=156_250),
 }
+# Layers of the deep models, whose layers are dropped (arXiv 2406.15786).
+DEPTH = {"smoke": 3, "laptop": 8, "paper": 8}
 _EVALUATION_PROBLEMS = {"smoke": 500, "laptop": 12_800, "paper": 51_200}
 _NORMALISERS = ("hyla_softmax", "linear", "linear_rms_head", "hyla_no_rms_head", "hyla_no_relu",
                 "hyla_no_relu_no_rms_head")  # fmt: skip
@@ -195,6 +197,12 @@ def long(preset: str) -> list[Experiment]:
     return grid(preset, METHODS, [SIZES[preset]._replace(steps=6 * SIZES[preset].steps)] if preset != "paper" else [])
 
 
+def deep(preset: str) -> list[Experiment]:
+    """Return the main comparison with more layers."""
+    sizes = SIZES[preset]._replace(n_layers=DEPTH[preset])
+    return [sraven(preset, method, seed, sizes) for seed in SEEDS[preset] for method in METHODS]
+
+
 def causes(preset: str) -> list[Experiment]:
     """Return the runs that tell why ours disagree: softmax attention and HYLA wherever both are trained.
 
@@ -205,7 +213,7 @@ def causes(preset: str) -> list[Experiment]:
     # Among the settings of the optimiser that the paper chooses from, the first stands for all.
     usual = _OPTIMIZATION[preset][0]
     first = [run for runs in (*figures, rows) for run in runs if _optimization(run) == usual]
-    runs = once([*first, *dropout(preset), *tuning(preset), *long(preset)])
+    runs = once([*first, *deep(preset), *dropout(preset), *tuning(preset), *long(preset)])
     return [run for run in runs if run.method in ("softmax", "hyla") or run in rows]
 
 
