@@ -74,6 +74,7 @@ def memory(results: Results) -> Outcome:
 def separable(results: Results) -> Outcome:
     """Decide whether the logarithm of the code is a sum of two terms, in Aaren alone."""
     table = results.store.analysis(CODES, shown(results.preset))
+    table = table[table["model"] == "trained"] if len(table) else table
     residual = table.groupby(["seed", "variant"])["residual"].mean().unstack("variant") if len(table) else table
     if not complete(residual, ("softmax_causal", "aaren")):
         return missing()
