@@ -8,7 +8,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hyla_repro.book.lock import Entry, status
+from hyla_repro.book.lock import Entry, rule_changed, status
 from hyla_repro.book.notebook import page_of
 from hyla_repro.book.verdicts import MARKS, Verdict, results_of
 from hyla_repro.results.claims import TOPICS
@@ -214,7 +214,7 @@ class Open:
 
     def __init__(self, found: Sequence[Verdict], locked: Mapping[str, list[Entry]]) -> None:
         by_answer = {answer: [entry for entry in found if entry.answer == answer] for answer in MARKS}
-        changed = [entry for entry in found if len(locked.get(entry.claim.id, [])) > 1]
+        changed = [entry for entry in found if rule_changed(locked.get(entry.claim.id, []))]
         self._lists = {
             _FAILED: [(entry, entry.outcome.evidence or entry.outcome.ours)
                                   for entry in by_answer[CONTRADICTED]],

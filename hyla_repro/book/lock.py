@@ -111,13 +111,20 @@ def dump(locked: Mapping[str, list[Entry]]) -> bytes:
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 
+def rule_changed(versions: Iterable[Entry]) -> bool:
+    """Return whether a claim had several rules; its statement may change without."""
+    return len({entry.rule for entry in versions}) > 1
+
+
 def status(versions: list[Entry]) -> str:
     """Return in words when a rule was fixed, and what the first one said if it is another."""
     if not versions:
         return "not locked"
     first, last = versions[0], versions[-1]
-    when = "before its runs" if not last.known else "after first results"
+    at_first, when = ("after first results" if entry.known else "before its runs" for entry in (first, last))
     if len(versions) == 1:
         return f"fixed {when}, {last.date}"
+    if not rule_changed(versions):
+        return f"fixed {at_first}, {first.date}; the words of its statement changed {when}, {last.date}"
     said = f"; the first rule ({first.date}) said: {first.said}" if first.said else ""
     return f"changed {when}, {last.date}{said}"

@@ -180,14 +180,16 @@ def test_a_page_says_what_its_rules_said() -> None:
 
 
 def test_status_in_words() -> None:
-    def entry(date: str, known: bool, said: str | None = None) -> Entry:
-        return Entry(date, "A.", "a", digest("A.", "a"), known, said, "why")
+    def entry(date: str, known: bool, said: str | None = None, words: str = "A.", rule: str = "a") -> Entry:
+        return Entry(date, words, rule, digest(words, rule), known, said, "why")
 
     assert status([entry("2026-11-23", False)]) == "fixed before its runs, 2026-11-23"
     assert status([entry("2026-11-23", True)]) == "fixed after first results, 2026-11-23"
-    changed = [entry("2026-11-22", False, "not reproduced"), entry("2026-11-23", True)]
+    first = entry("2026-11-22", False, "not reproduced")
     words = "changed after first results, 2026-11-23; the first rule (2026-11-22) said: not reproduced"
-    assert status(changed) == words
+    assert status([first, entry("2026-11-23", True, rule="b")]) == words
+    words = "fixed before its runs, 2026-11-22; the words of its statement changed after first results, 2026-11-23"
+    assert status([first, entry("2026-11-23", True, words="B.")]) == words
 
 
 def test_the_command_locks_what_is_new_and_refuses_an_empty_reason(
