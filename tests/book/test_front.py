@@ -88,7 +88,8 @@ def test_what_failed_is_undecided_or_changed_is_listed(store: Store, found: list
     html, locked = front.Open(found, entries(store))._repr_html_(), entries(store)
     counts = dict(re.findall(r"<summary>([^:]+): (\d+)</summary>", html))
     assert counts["Undecided"] == str(sum(entry.answer == UNDECIDED for entry in found))
-    assert counts["Rules that changed"] == str(sum(len({lock.rule for lock in locked[entry.claim.id]}) > 1 for entry in found))
+    rules = [{locked_then.rule for locked_then in locked[entry.claim.id]} for entry in found]
+    assert counts["Rules that changed"] == str(sum(len(of_claim) > 1 for of_claim in rules))
     assert "the first rule (2026-11-23) said: not reproduced" in html
 
 
