@@ -50,7 +50,8 @@ def seeds(store: Store) -> str:
         "The main comparison of each task at seed 0, preset laptop, and with one thing at a time drawn by the seeds "
         + f"{' and '.join(map(str, runs.OTHER_SEEDS['laptop']))}: which tasks are held out, the first weights, or the "
         "data (batches, dropout masks and the problems of the evaluation). Held-out scores in percent, and the spread "
-        f"of HYLA's lead in points. {len(finished)} of {len(wanted)} runs are finished.",
+        "of HYLA's lead in points. HYLA's scores also move by rounding alone when a run is trained again "
+        f"([D9](deviations.md)). {len(finished)} of {len(wanted)} runs are finished.",
         *([table(header, rows)] if rows else []),
     ])  # fmt: skip
 
