@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from hyla_repro.attention import nested
 from hyla_repro.attention.cache import Cache
 from hyla_repro.attention.functional import KEY_REDUCTIONS, attend, check_chunk, latent_code
-from hyla_repro.attention.masks import Bias, Masked, split_masks
+from hyla_repro.attention.masks import Bias, Masked, batched, split_masks
 from hyla_repro.attention.normalizers import NORMALIZERS
-from hyla_repro.attention.projections import Heads, Projections
+from hyla_repro.attention.projections import Heads, Projections, check_settings
 from hyla_repro.attention.value_networks import VALUE_NETWORKS, Activation, as_activation
 from hyla_repro.attention.variants import VARIANTS, Variant
 from hyla_repro.errors import choose
@@ -82,8 +82,8 @@ class HypernetworkAttention(Projections):
         chunk: SupportsIndex | None = None,
     ) -> None:
         pair = _choose_pair(variant, normalizer, value_network)
-        _check_settings(dropout, bias=bias, add_bias_kv=add_bias_kv, add_zero_attn=add_zero_attn,
-                        batch_first=batch_first)  # fmt: skip
+        check_settings(dropout, bias=bias, add_bias_kv=add_bias_kv, add_zero_attn=add_zero_attn,
+                       batch_first=batch_first)  # fmt: skip
         widths = {"kdim": kdim, "vdim": vdim, "qk_dim": qk_dim, "v_dim": v_dim}
         deep, make = pair.value_network == "hyper_deep", {"device": device, "dtype": dtype}
         super().__init__(embed_dim, num_heads, widths, bias, add_bias_kv, add_zero_attn, deep, make)
@@ -170,7 +170,7 @@ class HypernetworkAttention(Projections):
         self._check_tokens(query, key, value)
         check_chunk(self.chunk, "need_weights=True" if need_weights else None)
         if query.ndim == 2 and key_padding_mask is not None:
-            key_padding_mask = rearrange(_unbatched(key_padding_mask), "k -> 1 k")
+            key_padding_mask = batched(key_padding_mask)
         queries, keys, values = self._project(*self._batches_first(query, key, value))
         if rotate is not None:
             queries, keys = rotate(queries), rotate(keys)
@@ -282,12 +282,6 @@ class HypernetworkAttention(Projections):
         return tuple(einsum(code, basis, "b h q k, h i j -> b q k i j") for basis in bases)
 
 
-def _unbatched(key_padding_mask: Tensor) -> Tensor:
-    if key_padding_mask.ndim != 1:
-        raise ValueError(f"key_padding_mask has shape {tuple(key_padding_mask.shape)}, needs (key,) without a batch")
-    return key_padding_mask
-
-
 def _choose_pair(variant: str | None, normalizer: str | None, value_network: str | None) -> Variant:
     if variant is not None and not normalizer == value_network is None:
         raise ValueError(
@@ -299,11 +293,3 @@ def _choose_pair(variant: str | None, normalizer: str | None, value_network: str
         pair.normalizer if normalizer is None else choose("normalizer", normalizer, NORMALIZERS),
         pair.value_network if value_network is None else choose("value_network", value_network, VALUE_NETWORKS),
     )
-
-
-def _check_settings(dropout: float, **flags: bool) -> None:
-    for name, flag in flags.items():
-        if not isinstance(flag, bool):
-            raise ValueError(f"{name}={flag!r} is not True or False: positions are those of nn.MultiheadAttention")
-    if not 0.0 <= dropout <= 1.0:
-        raise ValueError(f"dropout={dropout} is not a probability in [0, 1]")

@@ -55,6 +55,16 @@ def _expect(name: str, mask: Tensor, *allowed: tuple[int, ...]) -> None:
         raise ValueError(f"{name} has shape {tuple(mask.shape)}, needs {needs}")
 
 
+def batched(key_padding_mask: Tensor) -> Tensor:
+    """Return the mask of one sequence (key,) as that of a batch of one.
+
+    Raises: ValueError for a mask that has a batch already.
+    """
+    if key_padding_mask.ndim != 1:
+        raise ValueError(f"key_padding_mask has shape {tuple(key_padding_mask.shape)}, needs (key,) without a batch")
+    return rearrange(key_padding_mask, "k -> 1 k")
+
+
 def split_masks(
     attn_mask: Tensor | None,
     key_padding_mask: Tensor | None,

@@ -122,3 +122,12 @@ class Projections(nn.Module):
         if per_pair is None or not self._n_added:
             return per_pair
         return F.pad(per_pair.expand(*per_pair.shape[:-1], n_keys), (0, self._n_added), value=fill)
+
+
+def check_settings(dropout: float, **flags: bool) -> None:
+    """Raises: ValueError for a dropout that is no probability, or a flag that is neither True nor False."""
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise ValueError(f"{name}={flag!r} is not True or False: positions are those of nn.MultiheadAttention")
+    if not 0.0 <= dropout <= 1.0:
+        raise ValueError(f"dropout={dropout} is not a probability in [0, 1]")

@@ -18,14 +18,7 @@ from hyla_repro.attention.masks import Masked
 from hyla_repro.errors import choose
 from hyla_repro.experiment import Experiment
 from hyla_repro.models.transformer import Transformer, load_model
-from hyla_repro.studies.layer_drop.dropping import (
-    best_subsets,
-    drop_order,
-    dropped,
-    iterative_drop,
-    sublayers,
-    subsets,
-)
+from hyla_repro.studies.layer_drop.dropping import best_subsets, drop_order, dropped, iterative_drop, sublayers, subsets
 from hyla_repro.studies.layer_drop.layers import TARGETS, Module, candidates, find_layers
 from hyla_repro.studies.layer_drop.scoring import importance
 from hyla_repro.tasks.language import Language
