@@ -159,10 +159,10 @@ def test_reruns_are_named_after_their_task_and_signed() -> None:
     rows = pd.DataFrame({
         "variant": ["hyla", "hyla"], "n_examples": [32, float("nan")], "seed": [0, 1], "steps": 8000,
         "instruction_set": "AVX2", "compiled": [True, False], "test": 0.5, "committed_test": [0.48, 0.5],
-        "heldout": 0.2, "committed_heldout": 0.21,
+        "heldout": 0.2, "committed_heldout": 0.21, "commit": "now", "committed_commit": ["then", "now"],
     })  # fmt: skip
     table = costs.reruns(rows)
     assert table["run"].tolist() == ["HYLA, N = 32, seed 0", "HYLA, SRAVEN, seed 1"]
-    assert table["trained again with"].tolist() == ["AVX2, compiled", "AVX2, eager"]
+    assert table["trained again with"].tolist() == ["AVX2, compiled", "AVX2, eager, same commit"]
     assert table["training tasks, points"].tolist() == ["+2.00", "+0.00"]
     assert table["held-out, points"].tolist() == ["−1.00", "−1.00"]
