@@ -187,12 +187,13 @@ def start_up(table: pd.DataFrame) -> pd.DataFrame:
 
 def reruns(table: pd.DataFrame) -> pd.DataFrame:
     """Return, per committed run and rounding, by how many points its scores differed when it was trained again."""
-    same = (table["commit"] == table["committed_commit"]).map({True: ", same commit", False: ""})
+    how = table["compiled"].map({True: ", compiled", False: ", eager"})
+    how += (table["commit"] == table["committed_commit"]).map({True: ", same commit", False: ""})
     examples = table["n_examples"].map("N = {:.0f}".format).where(table["n_examples"].notna(), "SRAVEN")
     return pd.DataFrame({
         "run": table["variant"].map(NAMES) + ", " + examples + ", seed " + table["seed"].astype(str),
         "steps": table["steps"].astype(str),
-        "trained again with": table["instruction_set"] + table["compiled"].map({True: ", compiled", False: ", eager"}) + same,
+        "trained again with": table["instruction_set"] + how,
         "training tasks, points": _signed(100 * (table["test"] - table["committed_test"])),
         "held-out, points": _signed(100 * (table["heldout"] - table["committed_heldout"])),
     })  # fmt: skip

@@ -126,8 +126,8 @@ def luck_section(found: Sequence[Verdict]) -> str:
         f"{len(tested)} claims are decided by effects with intervals, and {reproduced} of them come out as "
         f"reproduced. If no claim were true, at most {0.025 * len(tested):.1f} would be expected to by luck: a claim "
         "with several effects needs all of them, so its chance is at most that of one, 2.5 %.",
-        f"{len(family)} of them rest on seeds 0, 1 and 2 alone. Taken as one family (Holm, a claim's p-value being the "
-        f"largest of its effects), {left or 'none'} would be left as reproduced.",
+        f"{len(family)} of them have differences by seed, of seeds 0, 1 and 2 alone. Taken as one family (Holm, a "
+        f"claim's p-value being the largest of its effects), {left or 'none'} would be left as reproduced.",
         "The headline claims, with p-values (two-sided) adjusted for being several (Holm):",
         table(["claim", "difference", "seeds", "p", "adjusted p"], rows),
     ])  # fmt: skip

@@ -48,7 +48,8 @@ def values(point: chains.Point, good: bool) -> list[tuple[object, ...]]:
     if point.method == "importance":
         return [("relative error", 1 / point.width if good else 0.2)]
     if point.method == "descent":
-        return [("cosine", 0.7 + sign * 0.1 + more / 100)]
+        cosine = 0.8 + more / 100
+        return [("cosine", cosine), ("cosine before training", cosine - sign * (0.2 + much_more))]
     found: list[tuple[object, ...]] = [("accuracy", 95.0)]
     for layer, heads in enumerate(chains.head_names(point.heads), start=1):
         for head in heads:

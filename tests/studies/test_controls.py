@@ -1,7 +1,7 @@
 """Negative controls: no rule says "reproduced" of models that were never trained, or of labels that mean nothing.
 
 untrained_scores.csv holds the scores of the initial weights of every committed run, over 500 sequences each, and of the
-runs on synthetic tasks their loss on 512 training sequences.
+runs on synthetic tasks their loss on 512 training sequences; `untrained.py` adds rows.
 """
 
 from collections import Counter
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from untrained import TABLE, untrained
 
 from hyla_repro.book.verdicts import claims, verdict
 from hyla_repro.experiment import Experiment
@@ -21,12 +22,12 @@ from hyla_repro.results.store import PAPER, Store
 from hyla_repro.results.summary import Results
 from hyla_repro.studies import experiments
 from hyla_repro.studies.attention_paths.runs import HEADS
-from hyla_repro.studies.fuzzy_logic.runs import DECODING, EMBEDDING
+from hyla_repro.studies.fuzzy_logic.runs import DECODING, EMBEDDING, fuzzy_logic
 from hyla_repro.studies.language.runs import METHODS as LANGUAGE
 from hyla_repro.studies.language.runs import language
 from hyla_repro.studies.layer_drop.runs import CURVES, SCORES
 from hyla_repro.studies.primal_dual.runs import DISTANCES
-from hyla_repro.studies.sraven.runs import MEAN_CODES, RULE_DECODING
+from hyla_repro.studies.sraven.runs import MEAN_CODES, RULE_DECODING, sraven
 
 Shuffle = Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]
 Tables = dict[str, pd.DataFrame]
@@ -174,10 +175,17 @@ def of_chosen_rates(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def untrained_scores() -> pd.DataFrame:
-    scores = pd.read_csv(Path(__file__).parent / "untrained_scores.csv", dtype={"id": str}).set_index("id")
+    scores = pd.read_csv(TABLE, dtype={"id": str}).set_index("id")
     rows, _ = committed()
     rows = of_chosen_rates(rows[rows["id"].isin(scores.index)])
     return rows.assign(**{name: scores[name].loc[rows["id"]].to_numpy() for name in _SCORES})
+
+
+def test_untrained_scores_are_those_of_initial_weights() -> None:
+    rows = pd.read_csv(TABLE, dtype={"id": str}).set_index("id")
+    # The first runs' losses are of other sequences.
+    for run in (fuzzy_logic("laptop", "aaren", 0), sraven("laptop", "hyla_bn", 1)):
+        assert untrained(run) == pytest.approx(rows.loc[run.id].dropna().to_dict(), rel=2e-3)
 
 
 def untrained_codes(random: np.random.Generator) -> Tables:

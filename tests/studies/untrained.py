@@ -1,7 +1,7 @@
 """Score the initial weights of committed runs that untrained_scores.csv lacks: `python tests/studies/untrained.py`.
 
-Scores are means over 500 sequences of each evaluation split, the loss one of 512 training sequences (not of texts, where
-an untrained model's is that of a guess), both to four digits.
+Scores are means over 500 sequences of each evaluation split, the loss of the paper's two tasks one of 512 training
+sequences, both to four digits.
 """
 
 import io

@@ -243,19 +243,25 @@ def _descent(point: Point) -> Rows:
         reach = effective_weights(values, readout) @ first / (inputs * width * prior.n_paths) ** 0.5
         return einsum(reach, paths, "p i, b p i -> b")
 
+    theory = _solve(of, prior).paths
+
+    def cosine() -> tuple[Tensor, float]:
+        own = order_parameter_from_weights(values, readout).detach()
+        return own, ((own * theory).sum() / (own.norm() * theory.norm())).item()
+
+    _, untrained = cosine()
     optimizer = torch.optim.Adam([first, readout, *values], lr=1e-3)
     for _ in range(point.steps):
         optimizer.zero_grad()
         loss = (network(of.train) - of.labels).square().mean()
         loss.backward()
         optimizer.step()
-    with torch.no_grad():
-        learned = order_parameter_from_weights(values, readout)
-        theory = _solve(of, prior).paths
-        yield "loss", loss.item()
-        yield "accuracy", 100 * (network(of.test).sign() == of.test_labels).double().mean().item()
-        yield "cosine", ((learned * theory).sum() / (learned.norm() * theory.norm())).item()
-        yield from _entries(point, learned)
+    learned, trained = cosine()
+    yield "loss", loss.item()
+    yield "accuracy", 100 * (network(of.test).sign() == of.test_labels).double().mean().item()
+    yield "cosine", trained
+    yield "cosine before training", untrained
+    yield from _entries(point, learned)
 
 
 METHODS: dict[str, Callable[[Point], Rows]] = {
