@@ -84,8 +84,10 @@ def page(store: Store, found: Sequence[Verdict]) -> str:
         sections += [f"## {title}", table(["claim", "verdict", "statement", "here", "paper"], rows)]
     single = [entry.claim for entry in found if not entry.claim.level]
     rules = [[f"`{claim.id}`", claim.rule, claim.chance, status(locked.get(claim.id, []))] for claim in single]
-    levels = next(entry.claim for entry in found if entry.claim.level)
-    rules.append(["levels", levels.rule, levels.chance, status(locked.get(levels.id, []))])
+    levels = [entry.claim for entry in found if entry.claim.level]
+    fixed = {claim.id: status(locked.get(claim.id, [])) for claim in levels}
+    others = [f"; `{name}`: {when}" for name, when in fixed.items() if when != fixed[levels[0].id]]
+    rules.append(["levels", levels[0].rule, levels[0].chance, fixed[levels[0].id] + "".join(others)])
     sections += [
         "## Rules",
         "What must be above zero, each with its whole 95 % interval (Student's t, paired by seed) for *reproduced*, "
