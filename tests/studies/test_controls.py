@@ -70,12 +70,11 @@ NO_LABELS["aaren-series"] = (
 NO_RUNS = {
     "2c-wide-heads": "no run with wide heads is committed; its rule is that of 2c-main",
     "4-hyla-long": "no run of 48 000 steps is committed; its rule is that of a1-sraven-main",
-    "4-hyla-tuned": "not all settings of the optimiser are trained; its rule is that of a1-sraven-main",
 }  # fmt: skip
 # By the names of methods, and by the places along an axis.
-OF_METHODS = {"2c-main", "2c-heldout", "4-hyla-small", "a1-code-twice", "a1-code-twice-mean", "a1-softmax-between",
-              "a1-both-components", "a1-experts", "a1-sraven-main", "a1-sraven-order", "a1-sraven-both-components",
-              "a1-sraven-experts", "6-near", "6-between", "6-near-milton", "6-between-milton", "primal-bn-series",
+OF_METHODS = {"2c-main", "2c-heldout", "4-hyla-small", "4-hyla-tuned", "a1-code-twice", "a1-code-twice-mean",
+              "a1-softmax-between", "a1-both-components", "a1-experts", "a1-sraven-main", "a1-sraven-order",
+              "a1-sraven-both-components", "a1-sraven-experts", "6-near", "6-between", "6-near-milton", "6-between-milton", "primal-bn-series",
               "primal-sh-series", "primal-bn-sh-series", "aaren-query-fuzzy-logic",
               "aaren-hyla-fuzzy-logic", "primal-bn-fuzzy-logic", "primal-sh-fuzzy-logic",
               "aaren-query-sraven", "aaren-hyla-sraven", "primal-bn-sraven", "primal-sh-sraven",
