@@ -74,7 +74,8 @@ NO_RUNS = {
 # By the names of methods, and by the places along an axis.
 OF_METHODS = {"2c-main", "2c-heldout", "4-hyla-small", "4-hyla-tuned", "a1-code-twice", "a1-code-twice-mean",
               "a1-softmax-between", "a1-both-components", "a1-experts", "a1-sraven-main", "a1-sraven-order",
-              "a1-sraven-both-components", "a1-sraven-experts", "6-near", "6-between", "6-near-milton", "6-between-milton", "primal-bn-series",
+              "a1-sraven-both-components", "a1-sraven-experts",
+              "6-near", "6-between", "6-near-milton", "6-between-milton", "primal-bn-series",
               "primal-sh-series", "primal-bn-sh-series", "aaren-query-fuzzy-logic",
               "aaren-hyla-fuzzy-logic", "primal-bn-fuzzy-logic", "primal-sh-fuzzy-logic",
               "aaren-query-sraven", "aaren-hyla-sraven", "primal-bn-sraven", "primal-sh-sraven",
