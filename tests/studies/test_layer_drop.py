@@ -204,7 +204,8 @@ def test_without_any_module_tokens_are_read_out_one_by_one(variant: str, batches
         outputs = model(x)
         torch.testing.assert_close(outputs, model.read_out(model.norm(model.embedding(x))), rtol=0, atol=0)
         other = torch.arange(TOKENS).roll(1)
-        assert torch.equal(model(x[:, other]), outputs[:, other])
+        # Products of matrices may round by the place of a row.
+        torch.testing.assert_close(model(x[:, other]), outputs[:, other])
 
 
 def test_a_block_is_its_attention_and_its_mlp(model: Transformer, batches: list[Tensor]) -> None:
