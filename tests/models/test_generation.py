@@ -55,7 +55,7 @@ def test_cached_steps_read_out_what_the_whole_text_does(variant: str, kind: dict
             outputs, codes = model(new, return_codes=True, caches=caches)
             torch.testing.assert_close(outputs, whole[:, start:end], rtol=1e-5, atol=1e-5)
             for code, whole_code in zip(codes, whole_codes, strict=True):
-                torch.testing.assert_close(code, whole_code[:, :, start:end, :end], rtol=1e-5, atol=1e-5)
+                torch.testing.assert_close(code, whole_code[:, :, start:end, :end], rtol=1e-4, atol=1e-5)
             start = end
     assert [len(cache) for cache in caches] == [POSITIONS] * LAYERS
     # What is compared depends on the whole text: other first tokens change the last read-out.
