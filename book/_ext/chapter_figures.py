@@ -6,6 +6,7 @@ Below the first picture a line leads to data, files, the notebook with outputs a
 of this.
 """
 
+import json
 import re
 import shutil
 from functools import cache
@@ -121,9 +122,21 @@ def copy_downloads(app: Sphinx, error: Exception | None) -> None:
     folder = Path(app.outdir) / "downloads"
     folder.mkdir(exist_ok=True)
     executed = Path(app.outdir).parent / "jupyter_execute"
-    files = [path for path in paths.DRAWN.iterdir() if path.is_file()]
-    for path in (*files, *executed.glob("*.ipynb")):
+    for path in (path for path in paths.DRAWN.iterdir() if path.is_file()):
         shutil.copyfile(path, folder / path.name)
+    for path in executed.glob("*.ipynb"):
+        (folder / path.name).write_text(_quiet(path), encoding="utf-8")
+    for path in (Path(app.outdir) / "_sources").glob("*.ipynb"):
+        path.write_text(_quiet(path), encoding="utf-8")
+
+
+def _quiet(notebook: Path) -> str:
+    """Return a notebook without what cells wrote to stderr, as pages show it: warnings name folders of the builder."""
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    for cell in content["cells"]:
+        if "outputs" in cell:
+            cell["outputs"] = [output for output in cell["outputs"] if output.get("name") != "stderr"]
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import safetensors.torch
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from hyla_repro.errors import DivergedError
 from hyla_repro.experiment import TrainingRun

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from hyla_repro.experiment import TrainingRun
 from hyla_repro.ledger.runs import Ledger

@@ -131,6 +131,10 @@ def check(root: Path, toc: Path = TOC) -> tuple[int, list[str]]:
         found = _content_faults(page, path in expected) + _address_faults(page, root, pages)
         found += _figure_faults(page, toc.parent / path.relative_to(root).with_suffix(".ipynb"))
         faults += [f"{path.relative_to(root)}: {fault}" for fault in found]
+    for path in sorted(root.rglob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        if any(output.get("name") == "stderr" for cell in cells for output in cell.get("outputs", [])):
+            faults.append(f"{path.relative_to(root)}: holds warnings of the machine that built it")
     for path in sorted(root.rglob("*.css")):
         outside = _CSS_ADDRESS.findall(path.read_text(encoding="utf-8", errors="replace"))
         faults += [f"{path.relative_to(root)}: loads {address} from outside" for address in outside]

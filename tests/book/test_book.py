@@ -296,6 +296,16 @@ def test_check_finds_a_figure_that_a_page_lacks(built):
     assert "lacks the figure top" not in result.stderr
 
 
+def test_check_finds_warnings_in_a_notebook_to_download(built):
+    (built / "downloads").mkdir()
+    for name in ("stdout", "stderr"):
+        cells = [{"outputs": [{"name": name, "text": ["/home/me/lib.py: a warning"]}]}]
+        (built / "downloads" / f"{name}.ipynb").write_text(json.dumps({"cells": cells}))
+    result = run_check(built)
+    assert result.returncode == 1
+    assert result.stderr == "downloads/stderr.ipynb: holds warnings of the machine that built it\n"
+
+
 def test_check_finds_a_missing_page_an_empty_page_and_a_font_from_outside(built):
     (built / "one.html").unlink()
     (built / "index.html").write_text(GOOD.format(words="few", other="index", extra=""))

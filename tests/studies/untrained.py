@@ -35,7 +35,7 @@ def untrained(run: Experiment) -> dict[str, float]:
 
 def main() -> None:
     """Add the rows that are missing, in the order of the tables of runs."""
-    table = pd.read_csv(TABLE, dtype={"id": str})
+    table = pd.read_csv(TABLE, dtype=str)  # rows that are there keep their digits
     committed = Store(committed_only=True).committed_runs()
     runs = {run.id: run for preset in ("laptop", "paper") for run in experiments("all", preset)}
     new = [name for name in runs if name in committed and name not in set(table["id"])]

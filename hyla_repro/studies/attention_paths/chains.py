@@ -245,21 +245,23 @@ def _descent(point: Point) -> Rows:
 
     theory = _solve(of, prior).paths
 
-    def cosine() -> tuple[Tensor, float]:
-        own = order_parameter_from_weights(values, readout).detach()
-        return own, ((own * theory).sum() / (own.norm() * theory.norm())).item()
+    def own() -> Tensor:
+        return order_parameter_from_weights(values, readout).detach()
 
-    _, untrained = cosine()
+    def cosine(order_parameter: Tensor) -> float:
+        return ((order_parameter * theory).sum() / (order_parameter.norm() * theory.norm())).item()
+
+    untrained = cosine(own())
     optimizer = torch.optim.Adam([first, readout, *values], lr=1e-3)
     for _ in range(point.steps):
         optimizer.zero_grad()
         loss = (network(of.train) - of.labels).square().mean()
         loss.backward()
         optimizer.step()
-    learned, trained = cosine()
+    learned = own()
     yield "loss", loss.item()
     yield "accuracy", 100 * (network(of.test).sign() == of.test_labels).double().mean().item()
-    yield "cosine", trained
+    yield "cosine", cosine(learned)
     yield "cosine before training", untrained
     yield from _entries(point, learned)
 
