@@ -68,20 +68,20 @@ def _by_preset(
 
 
 def _lead(results: Results, task: str) -> Effect | None:
-    runs = results.best("tablea1", task)
+    runs = results.best("headline", task)
     if runs.empty or not {"hyla", "softmax"} <= set(runs["variant"]):
         return None
-    return paired("", results.leads("hyla", "softmax", "tablea1", task))
+    return paired("", results.leads("hyla", "softmax", "headline", task))
 
 
 def _equal_lead(results: Results, task: str) -> Effect | None:
     """Return HYLA's lead where both first reach the highest score on training tasks that all their runs reach."""
-    runs = results.best("tablea1", task)
+    runs = results.best("headline", task)
     runs = runs[runs["variant"].isin(("hyla", "softmax"))] if len(runs) else runs
     if runs.empty or runs.groupby("variant")["seed"].nunique().reindex(["hyla", "softmax"]).min() < MIN_SEEDS:
         return None
     identities = set(runs["id"])
-    curves = results.store.curves(run for run in results.wanted("tablea1", task) if run.id in identities)
+    curves = results.store.curves(run for run in results.wanted("headline", task) if run.id in identities)
     return equal_lead(curves, "hyla", "softmax")
 
 

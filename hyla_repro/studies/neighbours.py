@@ -23,10 +23,7 @@ _STEPS = {"smoke": 60, "laptop": 400, "paper": 400}
 
 def composition(preset: str, methods: tuple[str, ...]) -> list[Experiment]:
     """Return the main comparison of both tasks for these methods, with three seeds and the settings of all others."""
-    return [
-        *fuzzy_logic.grid(preset, methods, [(32, 0.7)]),
-        *sraven.grid(preset, methods, [sraven.SIZES[preset]]),
-    ]
+    return fuzzy_logic.comparison(preset, methods) + sraven.comparison(preset, methods)
 
 
 def beside_controls(preset: str, methods: tuple[str, ...]) -> list[Experiment]:

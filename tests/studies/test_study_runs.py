@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import pandas as pd
 import pytest
 
 from hyla_repro.attention.variants import VARIANTS
@@ -50,8 +51,17 @@ def test_the_three_methods_of_the_headline_have_ten_seeds_at_laptop() -> None:
     assert {run.seed for run in more} == set(range(3, 10))
     main = {run.model_copy(update={"seed": 0}).id for run in more}
     assert main <= {run.id for run in experiments("tablea1", "laptop")}
+    assert {run.id for run in more} <= {run.id for run in experiments("headline", "laptop")}
     for preset in ("smoke", "paper"):
         assert max(run.seed for run in experiments("all", preset)) <= 2
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_all_rows_of_table_a1_have_the_same_seeds_and_so_the_same_splits(preset: str) -> None:
+    rows = pd.DataFrame([run.row() for run in experiments("tablea1", preset)])
+    seeds = rows.groupby(["task", "variant"])["seed"].unique().map(sorted)
+    assert len(seeds) == 2 * 13
+    assert all(found == seeds.iloc[0] for found in seeds)
 
 
 def test_longer_runs_have_six_times_the_steps_and_nothing_else() -> None:

@@ -9,6 +9,9 @@ ABLATIONS = Study(
     title="Both tasks",
     chapters=(
         Chapter("tablea1", runs.table_a1, answered_by="a1-sraven-main"),
+        Chapter(
+            "headline", runs.headline, page=False, section=later("hyla_repro.studies.ablations.controls", "headline")
+        ),
         # Its tables are those of fig2b and fig5f, each computed for the runs of its own task.
         Chapter("decodability", runs.codes, answered_by="decodability"),
         Chapter("seeds", runs.seed_parts, page=False, section=later("hyla_repro.studies.ablations.controls", "seeds")),

@@ -1,11 +1,12 @@
-"""Controls that the report shows: attention dropout, and what of a run its seed decides."""
+"""What the report shows besides: the headline by seed, attention dropout, and what of a run its seed decides."""
 
 from itertools import product
 
 import pandas as pd
 
+from hyla_repro.results.effects import paired
 from hyla_repro.results.markdown import table
-from hyla_repro.results.methods import NAMES
+from hyla_repro.results.methods import METHODS, NAMES
 from hyla_repro.results.store import Store
 from hyla_repro.results.summary import mean_and_error, summarize
 from hyla_repro.studies.ablations import runs
@@ -14,6 +15,33 @@ from hyla_repro.studies.sraven.runs import TASK as SRAVEN
 
 _METHODS = ["softmax", "hyla"]
 _TASKS = {FUZZY_LOGIC: "fuzzy logic, R²", SRAVEN: "SRAVEN, accuracy"}
+
+
+def headline(store: Store) -> str:
+    """Show held-out scores of the main comparison seed by seed, and HYLA's leads."""
+    wanted = runs.headline("laptop")
+    finished, parts = store.runs(wanted), []
+    for task, title in _TASKS.items():
+        of_task = finished[finished["task"] == task]
+        scores = (100 * of_task.pivot(index="seed", columns="variant", values="heldout")).reindex(columns=METHODS)
+        leads = {other: scores["hyla"] - scores[other] for other in METHODS if other != "hyla"}
+        columns = {NAMES[method]: scores[method] for method in METHODS}
+        columns |= {f"HYLA minus {NAMES[other]}": lead for other, lead in leads.items()}
+        rows = [[str(seed), *map(_number, row)] for seed, row in pd.DataFrame(columns).iterrows()]
+        means = [mean_and_error(scores[method].mean(), scores[method].sem()) for method in METHODS]
+        rows.append(["mean", *means, *(str(paired("", lead)).strip() for lead in leads.values())])
+        parts.append(table([title, *columns], rows))
+    return "\n\n".join([
+        "## The headline, seed by seed",
+        "Held-out scores of the main comparison in percent, preset laptop. A seed draws which tasks are held out, the "
+        "same for all methods, so differences are taken seed by seed; under them stand their 95 % intervals, under "
+        f"scores standard errors. {len(finished)} of {len(wanted)} runs are finished.",
+        *parts,
+    ])  # fmt: skip
+
+
+def _number(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.1f}".replace("-", "−")
 
 
 def dropout(store: Store) -> str:

@@ -27,7 +27,7 @@ def claims(store: Store | None) -> list[Claim]:
     return [
         Claim("2c-main", "fig2c", "advantage", "HYLA generalises to held-out combinations better than softmax and "
               "linear attention.", published(store, TASK), "held-out R² (%), N = 32, 70 % held out: HYLA minus each",
-              hyla_leads("tablea1", TASK)),
+              hyla_leads("headline", TASK)),
         Claim("2c-examples", "fig2c", "scaling", "All methods improve with the number of examples in context.",
               NO_NUMBER, "held-out R² at the largest N minus that at the smallest, each method, where training "
               "functions are learned at the largest (mean R² above 50 %)",
@@ -70,13 +70,13 @@ def falls_with_heldout(results: Results) -> Outcome:
 
 def _main(results: Results, score: str) -> pd.DataFrame:
     """Return a score of the main comparison in percent, by seed (rows) and method (columns)."""
-    runs = results.best("tablea1", TASK)
+    runs = results.best("headline", TASK)
     return 100 * runs[runs["variant"].isin(METHODS)].pivot(index="seed", columns="variant", values=score)
 
 
 def solves_training(results: Results) -> Outcome:
     """Decide whether training functions are solved by all."""
-    table = results.by_method("tablea1", TASK)
+    table = results.by_method("headline", TASK)
     if not enough(table, METHODS):
         return missing(listed(table, METHODS, "test"))
     scores = _main(results, "test")
@@ -87,7 +87,7 @@ def solves_training(results: Results) -> Outcome:
 
 def nobody_solves_unknown(results: Results) -> Outcome:
     """Decide whether functions of unknown terms are solved by nobody, though training functions are."""
-    table = results.by_method("tablea1", TASK)
+    table = results.by_method("headline", TASK)
     if not enough(table, METHODS):
         return missing(listed(table, METHODS, "unknown_terms"))
     test, unknown = _main(results, "test"), _main(results, "unknown_terms")

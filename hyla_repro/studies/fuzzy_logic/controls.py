@@ -1,7 +1,7 @@
 """Controls that the report shows: wider heads."""
 
 from hyla_repro.results.markdown import table
-from hyla_repro.results.methods import NAMES
+from hyla_repro.results.methods import METHODS, NAMES
 from hyla_repro.results.store import Store
 from hyla_repro.results.summary import mean_and_error, summarize
 from hyla_repro.studies.fuzzy_logic import runs
@@ -11,7 +11,7 @@ def wide_heads(store: Store) -> str:
     """Show the main comparison with the paper's heads of two numbers and with wider ones."""
     wanted = runs.wide_heads("laptop")
     finished = store.runs(wanted)
-    narrow = [run for run in runs.main("laptop") if run.seed in runs.SEEDS["laptop"]]
+    narrow = runs.comparison("laptop", METHODS)
     rows = []
     for some in (narrow, wanted):
         width = some[0].model.v_dim // some[0].model.n_heads
