@@ -38,6 +38,17 @@ def test_each_warm_up_has_a_row_of_its_own(fresh: dict[Path, str]) -> None:
         assert len({tuple(row[:3]) for row in rows}) == len(rows)
 
 
+def test_the_headline_by_seed_ends_with_what_decides_it(fresh: dict[Path, str]) -> None:
+    section = fresh[ROOT / "book" / "report.md"].partition("## The headline, seed by seed")[2].partition("\n## ")[0]
+    ends = [line.split(" | ")[-2:] for line in section.splitlines() if line.startswith("| mean")]
+    decided = {found.claim.id: found for found in report.verdicts(Store(committed_only=True))}
+    for cells, claim in zip(ends, ("2c-main", "a1-sraven-main"), strict=True):
+        effects = decided[claim].outcome.effects
+        assert [cell.rstrip(" |") for cell in cells] == [str(effect._replace(name="")).strip() for effect in effects]
+        seeds = [line for line in section.splitlines() if re.match(r"\| \d+ \|", line)]
+        assert len(seeds) == sum(decided[name].outcome.effects[0].n for name in ("2c-main", "a1-sraven-main"))
+
+
 def test_linked_chapters_exist() -> None:
     linked = set(re.findall(r"\]\(([\w-]+\.ipynb)\)", (ROOT / "book/report.md").read_text()))
     assert len(linked) > 10
