@@ -80,9 +80,7 @@ def _equal_lead(results: Results, task: str) -> Effect | None:
     runs = runs[runs["variant"].isin(("hyla", "softmax"))] if len(runs) else runs
     if runs.empty or runs.groupby("variant")["seed"].nunique().reindex(["hyla", "softmax"]).min() < MIN_SEEDS:
         return None
-    identities = set(runs["id"])
-    curves = results.store.curves(run for run in results.wanted("headline", task) if run.id in identities)
-    return equal_lead(curves, "hyla", "softmax")
+    return equal_lead(results.curves("headline", task), "hyla", "softmax")
 
 
 @styled

@@ -63,6 +63,11 @@ class Results:
         """Return the single runs that `scores` averages: those of the best setting of each method and grid point."""
         return self._once(("best", figure, task), lambda: best_runs(self.runs(figure, task)))
 
+    def curves(self, figure: str, task: str) -> pd.DataFrame:
+        """Return the training curves of those runs, as `Store.curves` does."""
+        identities = set(self.best(figure, task)["id"])
+        return self.store.curves(run for run in self.wanted(figure, task) if run.id in identities)
+
     def by_method(self, figure: str, task: str) -> pd.DataFrame:
         """Return `scores` of a figure with one grid point, by method."""
         scores = self.scores(figure, task)
