@@ -119,8 +119,7 @@ def luck_section(found: Sequence[Verdict]) -> str:
     ]
     reproduced = sum(entry.answer == REPRODUCED for entry in tested)
     adjusted = headlines(found)
-    rows = [[row.claim, row.difference, str(row.seeds), f"{row.p:.4f}", f"{row.adjusted:.4f}"]
-            for row in adjusted.itertuples()]  # fmt: skip
+    rows = [[row.claim, row.difference, str(row.seeds), _p(row.p), _p(row.adjusted)] for row in adjusted.itertuples()]
     family = as_one_family(tested)
     left = ", ".join(f"`{entry.claim.id}`" for entry in found
                      if entry.answer == REPRODUCED and family.get(entry.claim.id, 1.0) < 1 - LEVEL)  # fmt: skip
@@ -133,6 +132,10 @@ def luck_section(found: Sequence[Verdict]) -> str:
         "The headline claims, with p-values (two-sided) adjusted for being several (Holm):",
         table(["claim", "difference", "seeds", "p", "adjusted p"], rows),
     ])  # fmt: skip
+
+
+def _p(value: float) -> str:
+    return "below 0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
 def cost_sections(store: Store) -> dict[str, str]:
