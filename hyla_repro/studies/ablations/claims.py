@@ -179,7 +179,8 @@ def ablations_in_order(results: Results) -> Outcome:
     ours = table["heldout"].reindex(theirs.index)
     best, worst = (NAMES[str(name)] for name in (ours.idxmax(), ours.idxmin()))
     effect = rank_correlation("rank correlation over rows", ours, theirs)
-    return Outcome(f"highest {best} {ours.max():.1f}, lowest {worst} {ours.min():.1f}", (effect,))
+    text = f"over the seeds that all rows have: highest {best} {ours.max():.1f}, lowest {worst} {ours.min():.1f}"
+    return Outcome(text, (effect,))
 
 
 def composition_follows(results: Results) -> Outcome:
