@@ -45,8 +45,8 @@ def test_the_headline_by_seed_ends_with_what_decides_it(fresh: dict[Path, str]) 
     for cells, claim in zip(ends, ("2c-main", "a1-sraven-main"), strict=True):
         effects = decided[claim].outcome.effects
         assert [cell.rstrip(" |") for cell in cells] == [str(effect._replace(name="")).strip() for effect in effects]
-        seeds = [line for line in section.splitlines() if re.match(r"\| \d+ \|", line)]
-        assert len(seeds) == sum(decided[name].outcome.effects[0].n for name in ("2c-main", "a1-sraven-main"))
+    seeds = [line for line in section.splitlines() if re.match(r"\| \d+ \|", line)]
+    assert len(seeds) == sum(decided[claim].outcome.effects[0].n for claim in ("2c-main", "a1-sraven-main"))
 
 
 def test_linked_chapters_exist() -> None:

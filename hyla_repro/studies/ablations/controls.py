@@ -1,6 +1,7 @@
 """What the report shows besides: the headline by seed, attention dropout, and what of a run its seed decides."""
 
 from itertools import product
+from math import nan
 
 import pandas as pd
 
@@ -27,7 +28,8 @@ def headline(store: Store) -> str:
         leads = {other: scores["hyla"] - scores[other] for other in METHODS if other != "hyla"}
         columns = {NAMES[method]: scores[method] for method in METHODS}
         columns |= {f"HYLA minus {NAMES[other]}": lead for other, lead in leads.items()}
-        rows = [[str(seed), *map(_number, row)] for seed, row in pd.DataFrame(columns).iterrows()]
+        by_seed = pd.DataFrame(columns).map(lambda score: mean_and_error(score, nan))
+        rows = [[str(seed), *row] for seed, row in by_seed.iterrows()]
         means = [mean_and_error(scores[method].mean(), scores[method].sem()) for method in METHODS]
         rows.append(["mean", *means, *(str(paired("", lead)).strip() for lead in leads.values())])
         parts.append(table([title, *columns], rows))
@@ -38,10 +40,6 @@ def headline(store: Store) -> str:
         f"scores standard errors. {len(finished)} of {len(wanted)} runs are finished.",
         *parts,
     ])  # fmt: skip
-
-
-def _number(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:.1f}".replace("-", "−")
 
 
 def dropout(store: Store) -> str:
